@@ -1,0 +1,91 @@
+// Package integer is the integer model: what training simulates and what is deployed. It holds the codings of
+// activations (Grid) and weights (Weights), the arithmetic that leads from accumulators to codes
+// (Requantizer), a Builder that assembles a Program and proves that it can't overflow, an engine that
+// runs programs without floating point, and the .goq file. It needs nothing but the standard library.
+//
+// # The .goq file, version 1
+//
+// This section is complete: a reader can be written from it alone. All numbers are little-endian. u8, u16,
+// u32 and u64 are unsigned, i32 and i64 two's complement, f32 and f64 IEEE 754. A string is a u16 length
+// in bytes and UTF-8; a text is the same with a u32 length. A count is followed by that many items.
+//
+// Header, 48 bytes:
+//
+//	4 bytes  "GOQ" and a zero byte
+//	u32      version, 1
+//	u64      length of the payload, which is the rest of the file, below 2^31
+//	32 bytes SHA-256 of the payload
+//
+// The payload is a sequence of sections META, CLAS, INPT, LAYR, PROG, each once and in this order; only
+// PROG may be missing. A section is its name in 4 ASCII bytes, a u32 length, and that many bytes:
+//
+//	META  u32 count of entries, each: string key, text value; keys ascending bytewise, none twice
+//	CLAS  u16 count of class names, each a string, in the order of the logits
+//	INPT  u32 channels, height, width of an image; f64 what one unit of a logit is worth
+//	      (a power of two; 0 without PROG)
+//	LAYR  u16 count of layers, see below
+//	PROG  the program, see below
+//
+// A layer is a weight tensor. With e weights in all, of which O output channels:
+//
+//	string     name
+//	u8         rank, 2 or 4; then as many u32: [O][I] or [O][I][KH][KW], I the channels of one group
+//	u8         bits of a code, 1 to 16
+//	ceil(e * bits / 8) bytes: the codes, row-major; code i takes bits i*bits to (i+1)*bits-1 of the byte
+//	           sequence, bit k being bit k%8 (0 the lowest) of byte k/8, its lowest bit first. Bits
+//	           left over in the last byte are 0
+//	u8         count of planes, 1 to 8; each plane:
+//	             2^bits bytes: table, an int8 for each code
+//	             u8 form of the scales: bit 0 set: one number for all channels, else O; bit 1 set: f32, else f64
+//	             the scales
+//	u8         1 if biases follow, else 0; then O times f32
+//
+// A weight's value is the sum over planes of scale[o] * table[code]. Scales and biases tell what the integers
+// of the trained layer are worth; the program does not need them.
+//
+// The program:
+//
+//	i32        zero point of the coded image
+//	u8         0: codes of pixels are unsigned bytes, 1: signed bytes
+//	channels times 256 bytes: the code of each value that a pixel can have
+//	u16        count of nodes, at least 1; each node:
+//	             u8 kind, string name, u16 number of the input value (kind 7: two of them), then by kind:
+//	               1 conv        u16 layer, u32 stride height, stride width, padding top, left, bottom,
+//	                             right, groups; requantizer
+//	               2 linear      u16 layer; requantizer
+//	               3 maxpool     window: u32 height, width, stride height, stride width, padding top,
+//	                             left, bottom, right
+//	               4 avgpool     window, as above
+//	               5 flatten     nothing
+//	               6 requantize  requantizer
+//	               7 add         requantizer
+//
+//	requantizer: u8 planes P, u32 entries N, i32 zero, i32 min, i32 max,
+//	             N times u8 shift, N times i64 bias, P times N times i32 multiplier
+//
+// Value 0 is the coded image, [channels][height][width]; value i+1 is the output of node i (from 0),
+// whose inputs have lower numbers. The last value has as many elements as there are classes: the logits,
+// all below 2^24 in magnitude. The predicted class is the index of the largest; of equal ones the lowest.
+//
+// Each value is a tensor of integers x[c][y][x] and has a zero point. A requantizer's output has its zero, the
+// coded image the one above, maxpool and flatten keep their input's, avgpool has 0.
+//
+//	conv        acc_p = sum over i, ky, kx of x[g*I + i][y*sy + ky - top][x*sx + kx - left] * table_p[code[o][i][ky][kx]]
+//	            with g = o / (O / groups) rounded down; x outside the input is the input's zero point.
+//	            out = requantize(o, acc). The output has (H + top + bottom - KH) / sy + 1 rows, rounded
+//	            down, columns likewise
+//	linear      acc_p = sum over i of x[i] * table_p[code[o][i]]; out = requantize(o, acc)
+//	maxpool     the largest x in the window, positions outside the input left out; sizes as for conv
+//	avgpool     the sum of x - zero point over the window, positions outside the input left out
+//	flatten     the same values, in the order c, y, x, as channels of 1 x 1
+//	requantize  out = requantize(c, x)
+//	add         out = requantize(c, first x, second x); the two inputs have one shape
+//
+// where, c or o being the channel (entry 0 if N is 1, which is allowed for kinds 6 and 7 only),
+//
+//	requantize(c, acc) = clamp(round((sum over p of acc_p * multiplier[p][c] + bias[c]) / 2^shift[c]) + zero, min, max)
+//
+// rounds to the nearest integer, ties to even. The zero points of the inputs are already part of the
+// biases: accumulators sum values as they are. No accumulator of a valid file reaches 2^31 in magnitude
+// and no requantization sum 2^62, so int32 and int64 suffice.
+package integer

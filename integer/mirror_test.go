@@ -1,0 +1,366 @@
+package integer_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/goqat/goqat/integer"
+)
+
+// mirror builds a network twice: with a Builder, and as straightforward real arithmetic in float64
+// that is told nothing of zero points, folding or requantizers. At every quantization the two are compared.
+type mirror struct {
+	t       *testing.T
+	random  *rand.Rand
+	builder *integer.Builder
+	pixels  [][256]float32
+	input   integer.Shape
+	checked *int // codes compared
+}
+
+// twin is a value of both networks.
+type twin struct {
+	value integer.Value
+	real  func(trace []integer.Tensor) []float64
+}
+
+func newMirror(t *testing.T, seed uint64, input integer.Shape) *mirror {
+	m := &mirror{t: t, random: rand.New(rand.NewPCG(seed, 0)), input: input, checked: new(int)}
+	m.pixels = make([][256]float32, input.Channels)
+	for c := range m.pixels {
+		for p := range m.pixels[c] {
+			m.pixels[c][p] = (float32(p)/255 - 0.4) / (0.25 + 0.01*float32(c))
+		}
+	}
+	m.builder = integer.NewBuilder(integer.Input{Channels: input.Channels, Height: input.Height, Width: input.Width, Pixel: m.pixels})
+	return m
+}
+
+// image quantizes the input; an image's codes stand for its pixels' reals by definition of Grid.
+func (m *mirror) image(g integer.Grid) twin {
+	v, err := m.builder.Quantize(m.builder.Input(), g)
+	require.NoError(m.t, err)
+	return twin{v, func(trace []integer.Tensor) []float64 { return levels(trace[0], g) }}
+}
+
+func levels(x integer.Tensor, g integer.Grid) []float64 {
+	real := make([]float64, len(x.Values))
+	for i, q := range x.Values {
+		real[i] = float64(g.Value(q))
+	}
+	return real
+}
+
+// weights draws a random tensor, of two's complement codes where one plane of up to 8 bits allows it.
+func (m *mirror) weights(bits uint8, planes int, shape ...int) *integer.Weights {
+	count := 1
+	for _, d := range shape {
+		count *= d
+	}
+	w := &integer.Weights{Shape: shape, Bits: bits, Codes: make([]uint16, count)}
+	for i := range w.Codes {
+		w.Codes[i] = uint16(m.random.IntN(1 << bits))
+	}
+	for p := range planes {
+		plane := integer.Plane{Table: make([]int8, 1<<bits), Scale: make([]float64, shape[0])}
+		for code := range plane.Table {
+			plane.Table[code] = int8(m.random.IntN(256) - 128)
+		}
+		if p == 0 && bits <= 8 {
+			plane.Table = integer.SignedTable(bits)
+		}
+		for o := range plane.Scale {
+			plane.Scale[o] = float64(float32((0.5 + m.random.Float64()) / float64(count/shape[0]) / float64(int(1)<<(4*p))))
+		}
+		w.Planes = append(w.Planes, plane)
+	}
+	return w
+}
+
+func (m *mirror) bias(channels int) []float32 {
+	bias := make([]float32, channels)
+	for o := range bias {
+		bias[o] = float32(m.random.NormFloat64() * 0.3)
+	}
+	return bias
+}
+
+// real returns what a weight is worth, in float64 throughout.
+func real(w *integer.Weights, i int) float64 {
+	sum, each := 0.0, len(w.Codes)/w.Shape[0]
+	for _, plane := range w.Planes {
+		sum += plane.Scale[i/each] * float64(plane.Table[w.Codes[i]])
+	}
+	return sum
+}
+
+func (m *mirror) conv(name string, x twin, w *integer.Weights, bias []float32, g integer.ConvGeometry) twin {
+	v, err := m.builder.Conv(name, x.value, w, bias, g)
+	require.NoError(m.t, err)
+	in, out := x.value.Shape(), v.Shape()
+	return twin{v, func(trace []integer.Tensor) []float64 {
+		return convReal(x.real(trace), in, out, w, bias, g)
+	}}
+}
+
+// convReal is the definition of convolution, one output after the other.
+func convReal(x []float64, in, out integer.Shape, w *integer.Weights, bias []float32, g integer.ConvGeometry) []float64 {
+	strideHeight, strideWidth, groups := max(g.StrideHeight, 1), max(g.StrideWidth, 1), max(g.Groups, 1)
+	var result []float64
+	for o := range out.Channels {
+		for y := range out.Height {
+			for c := range out.Width {
+				sum := 0.0
+				if bias != nil {
+					sum = float64(bias[o])
+				}
+				for tap := range w.Shape[1] * w.Shape[2] * w.Shape[3] {
+					i, ky, kx := tap/(w.Shape[2]*w.Shape[3]), tap/w.Shape[3]%w.Shape[2], tap%w.Shape[3]
+					row, column := y*strideHeight+ky-g.PadTop, c*strideWidth+kx-g.PadLeft
+					if row < 0 || row >= in.Height || column < 0 || column >= in.Width {
+						continue
+					}
+					i += o / (out.Channels / groups) * w.Shape[1]
+					sum += x[(i*in.Height+row)*in.Width+column] * real(w, o*w.Shape[1]*w.Shape[2]*w.Shape[3]+tap)
+				}
+				result = append(result, sum)
+			}
+		}
+	}
+	return result
+}
+
+func (m *mirror) linear(name string, x twin, w *integer.Weights, bias []float32) twin {
+	v, err := m.builder.Linear(name, x.value, w, bias)
+	require.NoError(m.t, err)
+	as4 := *w
+	as4.Shape = []int{w.Shape[0], w.Shape[1], 1, 1}
+	return twin{v, func(trace []integer.Tensor) []float64 {
+		return convReal(x.real(trace), x.value.Shape(), v.Shape(), &as4, bias, integer.ConvGeometry{})
+	}}
+}
+
+// each maps every element by its channel.
+func each(x twin, v integer.Value, f func(channel int, x float64) float64) twin {
+	size := x.value.Shape().Height * x.value.Shape().Width
+	return twin{v, func(trace []integer.Tensor) []float64 {
+		values := x.real(trace)
+		mapped := make([]float64, len(values))
+		for i := range values {
+			mapped[i] = f(i/size, values[i])
+		}
+		return mapped
+	}}
+}
+
+func (m *mirror) relu(x twin) twin {
+	return each(x, m.builder.ReLU(x.value), func(_ int, x float64) float64 { return max(x, 0) })
+}
+
+// scale draws a normalization, with factors of both signs unless positive.
+func (m *mirror) scale(x twin, positive bool) twin {
+	channels := x.value.Shape().Channels
+	gamma, beta := make([]float64, channels), make([]float64, channels)
+	for c := range gamma {
+		gamma[c], beta[c] = 0.5+m.random.Float64(), m.random.NormFloat64()*0.2
+		if !positive && c%3 == 1 {
+			gamma[c] = -gamma[c]
+		}
+	}
+	v, err := m.builder.Scale(x.value, gamma, beta)
+	require.NoError(m.t, err)
+	return each(x, v, func(c int, x float64) float64 { return x*gamma[c] + beta[c] })
+}
+
+func (m *mirror) flatten(x twin) twin {
+	v, err := m.builder.Flatten(x.value)
+	require.NoError(m.t, err)
+	return twin{v, x.real}
+}
+
+func (m *mirror) pool(x twin, w integer.Window, average bool) twin {
+	pool := m.builder.MaxPool
+	if average {
+		pool = m.builder.AvgPool
+	}
+	v, err := pool(x.value, w)
+	require.NoError(m.t, err)
+	in, out := x.value.Shape(), v.Shape()
+	return twin{v, func(trace []integer.Tensor) []float64 { return poolReal(x.real(trace), in, out, w, average) }}
+}
+
+func poolReal(x []float64, in, out integer.Shape, w integer.Window, average bool) []float64 {
+	if w.StrideHeight == 0 {
+		w.StrideHeight = w.Height
+	}
+	if w.StrideWidth == 0 {
+		w.StrideWidth = w.Width
+	}
+	result := make([]float64, out.Len())
+	for i := range result {
+		c, y, column := i/(out.Height*out.Width), i/out.Width%out.Height, i%out.Width
+		sum, largest := 0.0, math.Inf(-1)
+		for k := range w.Height * w.Width {
+			r, s := y*w.StrideHeight+k/w.Width-w.PadTop, column*w.StrideWidth+k%w.Width-w.PadLeft
+			if r < 0 || r >= in.Height || s < 0 || s >= in.Width {
+				continue
+			}
+			v := x[(c*in.Height+r)*in.Width+s]
+			sum, largest = sum+v, max(largest, v)
+		}
+		result[i] = largest
+		if average {
+			result[i] = sum / float64(w.Height*w.Width)
+		}
+	}
+	return result
+}
+
+func (m *mirror) add(x, y twin) twin {
+	v, err := m.builder.Add(x.value, y.value)
+	require.NoError(m.t, err)
+	return twin{v, func(trace []integer.Tensor) []float64 {
+		a, b := x.real(trace), y.real(trace)
+		sum := make([]float64, len(a))
+		for i := range a {
+			sum[i] = a[i] + b[i]
+		}
+		return sum
+	}}
+}
+
+// slack is how far, in codes, a real may lie beyond a rounding boundary: multipliers have 31 bits and
+// wide values 24, of a range that the weights' worst case sets.
+const slack = 2e-3
+
+// quantize compares the codes with the reals and goes on from the codes.
+func (m *mirror) quantize(x twin, g integer.Grid) twin {
+	v, err := m.builder.Quantize(x.value, g)
+	require.NoError(m.t, err)
+	return twin{v, func(trace []integer.Tensor) []float64 {
+		codes, want := trace[v.Index()], x.real(trace)
+		require.Equal(m.t, v.Shape(), codes.Shape)
+		require.Equal(m.t, g.Zero, codes.Zero)
+		require.Len(m.t, want, len(codes.Values))
+		for i, q := range codes.Values {
+			exact := want[i]/float64(g.Scale) + float64(g.Zero)
+			exact = math.Max(float64(g.Min), math.Min(exact, float64(g.Max)))
+			require.InDelta(m.t, exact, float64(q), 0.5+slack, "element %d of %d", i, len(want))
+			*m.checked++
+		}
+		return levels(codes, g)
+	}}
+}
+
+// output ends the network; the returned check runs an image through both and compares the logits too.
+func (m *mirror) output(x twin) (*integer.Model, func(image []uint8)) {
+	classes := make([]string, x.value.Shape().Len())
+	for i := range classes {
+		classes[i] = string(rune('a' + i))
+	}
+	model, err := m.builder.Output(x.value, classes)
+	require.NoError(m.t, err)
+	return model, func(image []uint8) {
+		trace, err := model.Program.Trace(image)
+		require.NoError(m.t, err)
+		for i, want := range x.real(trace) {
+			got := float64(trace[len(trace)-1].Values[i]) * model.LogitScale
+			require.InDelta(m.t, want, got, 1e-4*(1+math.Abs(want)))
+		}
+	}
+}
+
+func (m *mirror) randomImages(n int) []uint8 {
+	images := make([]uint8, n*m.input.Len())
+	for i := range images {
+		images[i] = uint8(m.random.UintN(256))
+	}
+	return images
+}
+
+// unsigned and signed are grids as training gives them; asymmetric has real 0 in its midst.
+func unsigned(bits uint8, scale float32) integer.Grid {
+	return integer.Grid{Bits: bits, Scale: scale, Max: 1<<bits - 1}
+}
+
+func signed(bits uint8, scale float32) integer.Grid {
+	return integer.Grid{Bits: bits, Scale: scale, Min: -(1 << (bits - 1)), Max: 1<<(bits-1) - 1}
+}
+
+func asymmetric(scale float32) integer.Grid {
+	return integer.Grid{Bits: 8, Scale: scale, Zero: 93, Max: 255}
+}
+
+// networks are the nets that the tests of builder, engine, file and second reader share.
+var networks = map[string]func(m *mirror) twin{
+	"lenet":      lenet,
+	"asymmetric": asymmetricNet,
+	"residual":   residual,
+	"averaging":  averaging,
+}
+
+var networkInputs = map[string]integer.Shape{
+	"lenet":      {Channels: 1, Height: 28, Width: 28},
+	"asymmetric": {Channels: 3, Height: 11, Width: 9},
+	"residual":   {Channels: 2, Height: 8, Width: 8},
+	"averaging":  {Channels: 4, Height: 6, Width: 7},
+}
+
+// lenet is LeNet-5 with weights of 4 bits, of 8 in the first and last layer.
+func lenet(m *mirror) twin {
+	two := integer.Window{Height: 2, Width: 2}
+	same := integer.ConvGeometry{PadTop: 2, PadLeft: 2, PadBottom: 2, PadRight: 2}
+	x := m.image(asymmetric(0.02))
+	x = m.pool(m.relu(m.conv("conv1", x, m.weights(8, 1, 6, 1, 5, 5), m.bias(6), same)), two, false)
+	x = m.quantize(x, unsigned(4, 1.5))
+	x = m.pool(m.relu(m.conv("conv2", x, m.weights(4, 1, 16, 6, 5, 5), m.bias(16), integer.ConvGeometry{})), two, false)
+	x = m.quantize(m.flatten(x), unsigned(4, 0.5))
+	x = m.quantize(m.relu(m.linear("fc1", x, m.weights(4, 1, 120, 400), m.bias(120))), unsigned(4, 0.1))
+	x = m.quantize(m.relu(m.linear("fc2", x, m.weights(4, 1, 84, 120), m.bias(84))), unsigned(4, 0.1))
+	return m.linear("fc3", x, m.weights(8, 1, 10, 84), m.bias(10))
+}
+
+// asymmetricNet has zero points, unequal padding and strides, groups, two and three planes, negative factors.
+func asymmetricNet(m *mirror) twin {
+	x := m.image(asymmetric(0.02))
+	g := integer.ConvGeometry{StrideHeight: 2, StrideWidth: 1, PadTop: 1, PadLeft: 2, PadBottom: 0, PadRight: 1}
+	x = m.scale(m.conv("first", x, m.weights(5, 2, 6, 3, 3, 4), m.bias(6), g), false)
+	x = m.quantize(x, integer.Grid{Bits: 8, Scale: 0.03, Zero: -40, Min: -128, Max: 127})
+	depthwise := integer.ConvGeometry{PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 6}
+	x = m.conv("depthwise", x, m.weights(3, 3, 6, 1, 3, 3), nil, depthwise)
+	x = m.pool(x, integer.Window{Height: 3, Width: 2, StrideHeight: 1, StrideWidth: 2, PadTop: 1, PadRight: 1}, false)
+	x = m.quantize(m.scale(x, true), asymmetric(0.02))
+	x = m.conv("grouped", x, m.weights(9, 1, 4, 3, 2, 2), m.bias(4), integer.ConvGeometry{Groups: 2, StrideWidth: 2})
+	x = m.flatten(m.quantize(x, signed(6, 0.1)))
+	return m.linear("last", x, m.weights(1, 1, 5, x.value.Shape().Len()), m.bias(5))
+}
+
+// residual has wide sums of every kind of operand, a normalization of a wide value, and an average before the end.
+func residual(m *mirror) twin {
+	same := integer.ConvGeometry{PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}
+	image := m.image(asymmetric(0.02))
+	x := m.conv("stem", image, m.weights(8, 1, 4, 2, 3, 3), m.bias(4), same)
+	inner := m.quantize(m.relu(x), unsigned(4, 0.05))
+	branch := m.scale(m.conv("branch", inner, m.weights(4, 1, 4, 4, 3, 3), nil, same), false)
+	sum := m.relu(m.add(branch, x)) // both pending
+	inner = m.quantize(m.scale(sum, false), signed(8, 0.02))
+	sum = m.add(sum, m.relu(inner))                                      // wide and codes
+	sum = m.add(m.pool(sum, integer.Window{Height: 2, Width: 2}, false), // wide, pooled
+		m.conv("shortcut", image, m.weights(2, 1, 4, 2, 1, 1), nil, integer.ConvGeometry{StrideHeight: 2, StrideWidth: 2}))
+	average := m.pool(sum, integer.Window{Height: 4, Width: 4}, true)
+	return m.linear("last", m.quantize(m.flatten(average), signed(8, 0.05)), m.weights(8, 1, 3, 4), m.bias(3))
+}
+
+// averaging ends in an average of codes, without a linear layer, and averages a pending value.
+func averaging(m *mirror) twin {
+	x := m.image(asymmetric(0.02))
+	x = m.relu(m.conv("first", x, m.weights(6, 1, 8, 4, 3, 3), m.bias(8), integer.ConvGeometry{}))
+	x = m.pool(x, integer.Window{Height: 2, Width: 3, StrideHeight: 1, StrideWidth: 1, PadTop: 1, PadLeft: 2}, true)
+	x = m.quantize(x, integer.Grid{Bits: 7, Scale: 0.02, Zero: 9, Min: 0, Max: 127})
+	x = m.quantize(m.conv("second", x, m.weights(7, 1, 3, 8, 1, 1), m.bias(3), integer.ConvGeometry{}), signed(8, 0.01))
+	shape := x.value.Shape()
+	return m.flatten(m.pool(x, integer.Window{Height: shape.Height, Width: shape.Width}, true))
+}

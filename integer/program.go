@@ -1,0 +1,97 @@
+package integer
+
+import (
+	"fmt"
+	"sync"
+)
+
+// Program is a network as integers only: the arithmetic that every executor must reproduce bit for bit.
+//
+// Values are numbered: value 0 is the coded image, value i+1 the output of Nodes[i]. The last node's
+// output are the logits. A program must not be changed once it has run.
+type Program struct {
+	Input   Shape            // of the image
+	Pixels  [][256]int16     // [channel][pixel]: the code of each pixel, all within one 8-bit carrier
+	Zero    int32            // zero point of the coded image
+	Weights []IntegerWeights // what Conv and Linear nodes refer to
+	Nodes   []Node           // in order of execution
+	Classes int              // number of logits
+
+	proveOnce  sync.Once
+	proved     *plan
+	invalid    error
+	decodeOnce sync.Once
+	decoded    [][][]int8 // [weights][plane][element]
+}
+
+// Kind says what a node computes.
+type Kind uint8
+
+// The kinds of nodes. Numbers are those of the file format.
+const (
+	Conv       Kind = 1 // convolution of codes, requantized
+	Linear     Kind = 2 // matrix product with codes of shape Nx1x1, requantized
+	MaxPool    Kind = 3 // largest value of each window
+	AvgPool    Kind = 4 // sum over each window of the value less its zero point; a wide value
+	Flatten    Kind = 5 // the same values as Nx1x1
+	Requantize Kind = 6 // element-wise requantization of one value
+	Add        Kind = 7 // element-wise requantization of two values of one shape: planes 0 and 1
+)
+
+// String returns for example "conv".
+func (k Kind) String() string {
+	if k < Conv || k > Add {
+		return fmt.Sprintf("kind %d", uint8(k))
+	}
+	return [...]string{"conv", "linear", "maxpool", "avgpool", "flatten", "requantize", "add"}[k-Conv]
+}
+
+// requantizes reports whether nodes of the kind have a requantizer.
+func (k Kind) requantizes() bool {
+	return k == Conv || k == Linear || k == Requantize || k == Add
+}
+
+// Node is one step of a program.
+//
+// A convolution or matrix product sums x * table[code] over its taps in int32, one accumulator per
+// plane, where x is the code as carried: the zero point's share has been folded into the requantizer's
+// bias. Convolutions pad with the input's zero point. MaxPool skips padding; in AvgPool it adds nothing.
+type Node struct {
+	Kind        Kind
+	Name        string
+	Inputs      []int        // numbers of values, each from before this node
+	Weights     int          // Conv, Linear: index into Program.Weights
+	Geometry    ConvGeometry // Conv, without zero defaults
+	Window      Window       // MaxPool, AvgPool, without zero defaults
+	Requantizer *Requantizer // Conv, Linear (one entry per channel), Requantize, Add (that, or one entry for all)
+}
+
+// Tensor is a value of a run: what Trace returns.
+type Tensor struct {
+	Name   string // of the node, or "input"
+	Shape  Shape
+	Zero   int32   // code of the real number 0; 0 for wide values
+	Values []int32 // order c, h, w
+}
+
+// Cost is what running one image takes.
+type Cost struct {
+	Multiplications int64 // in convolutions and matrix products
+	Elements        int64 // at most so many int32s of working memory per worker
+}
+
+// Cost returns what one image takes, so that a program from outside can be judged before it is run.
+func (p *Program) Cost() (Cost, error) {
+	plan, err := p.plan()
+	if err != nil {
+		return Cost{}, err
+	}
+	return plan.cost, nil
+}
+
+// Validate proves that Run can neither panic nor overflow: shapes, indices and geometry fit, no
+// accumulator reaches 2^31, no requantization 2^62, no logit 2^24. It returns the first violation.
+func (p *Program) Validate() error {
+	_, err := p.plan()
+	return err
+}

@@ -1,0 +1,170 @@
+package integer_test
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/goqat/goqat/integer"
+)
+
+// small returns a valid program: image of 1x2x2 in codes 0..255, flatten, linear to two logits.
+func small() *integer.Program {
+	p := &integer.Program{
+		Input: integer.Shape{Channels: 1, Height: 2, Width: 2}, Pixels: make([][256]int16, 1), Zero: 3, Classes: 2,
+		Weights: []integer.IntegerWeights{
+			{Shape: []int{2, 4}, Codes: []uint16{0, 1, 2, 3, 3, 2, 1, 0}, Tables: [][]int8{{0, 1, -2, -1}}},
+			{Shape: []int{1, 1, 2, 2}, Codes: []uint16{1, 1, 1, 1}, Tables: [][]int8{{0, 1, -2, -1}}},
+		},
+		Nodes: []integer.Node{
+			{Kind: integer.Flatten, Name: "flatten", Inputs: []int{0}},
+			{Kind: integer.Linear, Name: "fc", Inputs: []int{1}, Weights: 0, Requantizer: wide(2)},
+		},
+	}
+	for pixel := range p.Pixels[0] {
+		p.Pixels[0][pixel] = int16(pixel)
+	}
+	return p
+}
+
+// wide returns a requantizer that passes one accumulator on.
+func wide(entries int) *integer.Requantizer {
+	r := &integer.Requantizer{Bias: make([]int64, entries), Shift: make([]uint8, entries), Multiplier: [][]int32{make([]int32, entries)}, Min: math.MinInt32, Max: math.MaxInt32}
+	for o := range entries {
+		r.Multiplier[0][o] = 1
+	}
+	return r
+}
+
+// window returns a pooling node over the coded image and a flattening to as many logits as it has outputs.
+func windowed(p *integer.Program, kind integer.Kind, w integer.Window) {
+	p.Nodes = []integer.Node{{Kind: kind, Name: "pool", Inputs: []int{0}, Window: w}}
+}
+
+func TestProgramValidate(t *testing.T) {
+	require.NoError(t, small().Validate())
+	for name, c := range map[string]struct {
+		change func(p *integer.Program)
+		want   string
+	}{
+		"no channels":       {func(p *integer.Program) { p.Input.Channels = 0 }, "input of shape 0x2x2"},
+		"tables":            {func(p *integer.Program) { p.Pixels = nil }, "with 0 pixel tables"},
+		"large image":       {func(p *integer.Program) { p.Input.Height, p.Input.Width = 1<<20, 1<<20 }, "less than 2^31"},
+		"pixel codes":       {func(p *integer.Program) { p.Pixels[0][7] = -1 }, "cover [-1, 255]"},
+		"zero point":        {func(p *integer.Program) { p.Zero = 256 }, "cover [0, 256]"},
+		"weights":           {func(p *integer.Program) { p.Weights[0].Codes[0] = 9 }, "weights 0: weight code 9"},
+		"no nodes":          {func(p *integer.Program) { p.Nodes = nil }, "0 nodes end in shape 1x2x2"},
+		"classes":           {func(p *integer.Program) { p.Classes = 3 }, "end in shape 2x1x1 for 3 classes"},
+		"unknown kind":      {func(p *integer.Program) { p.Nodes[0].Kind = 8 }, `node "flatten": node of kind 8`},
+		"inputs":            {func(p *integer.Program) { p.Nodes[1].Kind = integer.Add }, `node "fc": 1 inputs of a node of add: want 2`},
+		"own output":        {func(p *integer.Program) { p.Nodes[1].Inputs[0] = 2 }, "input 2: want the number of an earlier value, 0 to 1"},
+		"negative input":    {func(p *integer.Program) { p.Nodes[1].Inputs[0] = -1 }, "input -1"},
+		"weights index":     {func(p *integer.Program) { p.Nodes[1].Weights = 2 }, "weights 2 of 2"},
+		"weights of conv":   {func(p *integer.Program) { p.Nodes[1].Weights = 1 }, "want [O][I] and Ix1x1"},
+		"not flat":          {func(p *integer.Program) { p.Nodes[1].Inputs[0] = 0 }, "flatten it first"},
+		"conv of matrix":    {func(p *integer.Program) { p.Nodes[1].Kind = integer.Conv }, "want [O][I][KH][KW]"},
+		"no requantizer":    {func(p *integer.Program) { p.Nodes[1].Requantizer = nil }, "no requantizer"},
+		"one for all":       {func(p *integer.Program) { p.Nodes[1].Requantizer = wide(1) }, "1 entries for 2 channels"},
+		"shifts":            {func(p *integer.Program) { p.Nodes[1].Requantizer.Shift = nil }, "0 shifts: want 2"},
+		"multipliers":       {func(p *integer.Program) { p.Nodes[1].Requantizer.Multiplier[0] = nil }, "0 multipliers: want 2"},
+		"planes":            {func(p *integer.Program) { p.Nodes[1].Requantizer.Multiplier = nil }, "0 planes for 1 accumulators"},
+		"zero outside":      {func(p *integer.Program) { p.Nodes[1].Requantizer.Min = 1 }, "want the zero point inside"},
+		"large shift":       {func(p *integer.Program) { p.Nodes[1].Requantizer.Shift[1] = 63 }, "channel 1: shift 63"},
+		"lowest multiplier": {func(p *integer.Program) { p.Nodes[1].Requantizer.Multiplier[0][1] = math.MinInt32 }, "multiplier -2^31"},
+		"high bias":         {func(p *integer.Program) { p.Nodes[1].Requantizer.Bias[0] = 1<<62 - 255 }, "bias 4611686018427387649 takes the sum beyond 2^62"},
+		"low bias":          {func(p *integer.Program) { p.Nodes[1].Requantizer.Bias[0] = -1<<62 + 765 }, "takes the sum beyond 2^62"},
+		"lowest bias":       {func(p *integer.Program) { p.Nodes[1].Requantizer.Bias[0] = math.MinInt64 }, "takes the sum beyond 2^62"},
+		"highest bias":      {func(p *integer.Program) { p.Nodes[1].Requantizer.Bias[0] = math.MaxInt64 }, "takes the sum beyond 2^62"},
+		"large logits":      {func(p *integer.Program) { p.Nodes[1].Requantizer.Bias[0] = 1 << 24 }, "want magnitudes below 2^24"},
+		"logits zero point": {func(p *integer.Program) { p.Nodes[1].Requantizer.Zero = 1 }, "around 1: want"},
+		"empty window":      {func(p *integer.Program) { windowed(p, integer.MaxPool, integer.Window{}) }, "want positive sizes"},
+		"window in padding": {func(p *integer.Program) {
+			windowed(p, integer.AvgPool, integer.Window{Height: 1, Width: 1, StrideHeight: 1, StrideWidth: 1, PadTop: 1})
+		}, "less than the window"},
+		"padding overflows": {func(p *integer.Program) {
+			windowed(p, integer.MaxPool, integer.Window{Height: math.MaxInt, Width: 1, StrideHeight: 1, StrideWidth: 1, PadTop: math.MaxInt - 1})
+		}, "padded input"},
+		"add shapes": {func(p *integer.Program) {
+			p.Nodes[1] = integer.Node{Kind: integer.Add, Inputs: []int{0, 1}, Requantizer: wide(1)}
+		}, "sum of shapes 1x2x2 and 4x1x1"},
+		"products":          {products, "products reach 2^62"},
+		"wide into conv":    {wideIntoConv, `node "second": channel 0: input covers`},
+		"wide window sum":   {wideWindow, "window sums reach"},
+		"wide accumulators": {longRow, "accumulators reach 2164260863"},
+		"much memory":       {muchMemory, "want less than 2^31"},
+		"large conv output": {largeOutput, "output of 65536x200x200: want less than 2^31"},
+	} {
+		p := small()
+		c.change(p)
+		require.ErrorContains(t, p.Validate(), c.want, name)
+		_, err := p.Run(make([]uint8, 4))
+		require.Error(t, err, name)
+	}
+}
+
+func products(p *integer.Program) {
+	r := wide(1)
+	r.Multiplier[0][0] = 1 << 30
+	p.Nodes = []integer.Node{
+		{Kind: integer.Requantize, Inputs: []int{0}, Requantizer: r},
+		{Kind: integer.Requantize, Inputs: []int{1}, Requantizer: r},
+		{Kind: integer.Add, Inputs: []int{2, 2}, Requantizer: &integer.Requantizer{Bias: []int64{0}, Shift: []uint8{0}, Multiplier: [][]int32{{math.MaxInt32}, {math.MaxInt32}}, Min: -1, Max: 1}},
+	}
+}
+
+func wideIntoConv(p *integer.Program) {
+	first := integer.Node{Kind: integer.Conv, Name: "first", Inputs: []int{0}, Weights: 1, Requantizer: wide(1), Geometry: integer.ConvGeometry{StrideHeight: 1, StrideWidth: 1, Groups: 1, PadTop: 1, PadLeft: 1}}
+	second := first
+	second.Name, second.Inputs = "second", []int{1}
+	p.Nodes = []integer.Node{first, second}
+}
+
+func wideWindow(p *integer.Program) {
+	r := wide(1)
+	r.Multiplier[0][0] = 1 << 23
+	p.Nodes = []integer.Node{
+		{Kind: integer.Requantize, Inputs: []int{0}, Requantizer: r},
+		{Kind: integer.AvgPool, Inputs: []int{1}, Window: integer.Window{Height: 2, Width: 2, StrideHeight: 1, StrideWidth: 1}},
+	}
+}
+
+// longRow has 2^23 + 2^16 + ... weights of 1 and a code of 255: one product more than int32 holds.
+func longRow(p *integer.Program) {
+	n := 8487298
+	p.Input = integer.Shape{Channels: 1, Height: 1, Width: n}
+	p.Weights = []integer.IntegerWeights{{Shape: []int{1, n}, Codes: make([]uint16, n), Tables: [][]int8{{1, 1}}}}
+	p.Nodes[1].Requantizer = wide(1)
+	p.Weights[0].Tables[0][0] = 1
+}
+
+func muchMemory(p *integer.Program) {
+	p.Input = integer.Shape{Channels: 1, Height: 1 << 15, Width: 1 << 15}
+	p.Nodes = []integer.Node{{Kind: integer.Flatten, Inputs: []int{0}}, {Kind: integer.Flatten, Inputs: []int{0}}}
+}
+
+func largeOutput(p *integer.Program) {
+	p.Input = integer.Shape{Channels: 1, Height: 200, Width: 200}
+	p.Weights[1] = integer.IntegerWeights{Shape: []int{65536, 1, 1, 1}, Codes: make([]uint16, 65536), Tables: [][]int8{{0, 1}}}
+	p.Nodes = []integer.Node{{Kind: integer.Conv, Inputs: []int{0}, Weights: 1, Requantizer: wide(1), Geometry: integer.ConvGeometry{StrideHeight: 1, StrideWidth: 1, Groups: 1}}}
+}
+
+func TestKindString(t *testing.T) {
+	require.Equal(t, "conv", integer.Conv.String())
+	require.Equal(t, "add", integer.Add.String())
+	require.Equal(t, "kind 0", integer.Kind(0).String())
+}
+
+// A sum at the very edge of what is proved must come out right.
+func TestRequantizationAtItsLimits(t *testing.T) {
+	p := small()
+	p.Nodes[1].Requantizer = &integer.Requantizer{
+		Multiplier: [][]int32{{math.MaxInt32, math.MaxInt32}}, Bias: []int64{1<<62 - 1 - 255*math.MaxInt32, -1<<62 + 1 + 765*math.MaxInt32},
+		Shift: []uint8{62, 40}, Min: -1 << 22, Max: 1 << 22,
+	}
+	require.NoError(t, p.Validate())
+	logits, err := p.Run([]uint8{0, 255, 0, 0})
+	require.NoError(t, err)
+	// Channel 0: 2^62 - 1, hence 1. Channel 1: weights -1 -2 1 0, so -510 of at most -765.
+	require.Equal(t, []int32{1, -1<<22 + 0}, []int32{logits[0], logits[1]})
+}

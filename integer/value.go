@@ -1,0 +1,199 @@
+package integer
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// Value is an activation of the network under construction. Builder's methods make and take values;
+// the zero Value belongs to no network and is refused.
+type Value struct {
+	builder *Builder
+	err     error // what went wrong in a method that returns no error
+	kind    valueKind
+	name    string // of the layer or node it comes from
+	shape   Shape
+	index   int      // codes, wide: number of the program's value
+	grid    Grid     // codes
+	scale   float64  // wide: what one unit is worth
+	bound   int64    // wide: largest magnitude
+	pending *pending // pending
+}
+
+type valueKind uint8
+
+const (
+	imageValue valueKind = iota
+	codesValue
+	pendingValue
+	wideValue
+)
+
+func (k valueKind) String() string {
+	return [...]string{"the unquantized image", "codes", "a pending value", "a wide value"}[k]
+}
+
+// Shape returns the size of the value.
+func (v Value) Shape() Shape { return v.shape }
+
+// Grid returns the grid of a value of codes; ok is false for any other.
+func (v Value) Grid() (g Grid, ok bool) { return v.grid, v.kind == codesValue }
+
+// Wide returns what one unit of a wide value is worth and its largest magnitude; ok is false for any other.
+func (v Value) Wide() (scale float64, bound int64, ok bool) {
+	return v.scale, v.bound, v.kind == wideValue
+}
+
+// pending is an output whose requantization is still to be chosen.
+type pending struct {
+	node   Node      // without a requantizer
+	affine Affine    // what its accumulators over levels are worth
+	bound  [][]int64 // [plane][channel]: their largest magnitude, over codes and over levels
+	sums   [][]int64 // [plane][channel]: what one unit of the input's zero point adds to them
+	zero   int32     // the input's zero point
+	later  []Node    // max pooling and flattening, which commute with requantization
+}
+
+// check refuses values that are not this builder's or carry an error.
+func (b *Builder) check(v Value) error {
+	if v.err != nil {
+		return v.err
+	}
+	if v.builder != b {
+		return errors.New("integer: value of another builder or of none")
+	}
+	return nil
+}
+
+// magnitude returns the largest magnitude of codes, levels and wide numbers.
+func (v Value) magnitude() int64 {
+	if v.kind == codesValue {
+		return v.grid.Magnitude()
+	}
+	return v.bound
+}
+
+// unit returns what one unit of codes or of a wide value is worth.
+func (v Value) unit() float64 {
+	if v.kind == codesValue {
+		return float64(v.grid.Scale)
+	}
+	return v.scale
+}
+
+// accumulators returns a pending value as it is, and sees codes and wide values as accumulators of one
+// plane and one channel for all.
+func (v Value) accumulators() *pending {
+	if v.kind == pendingValue {
+		return v.pending
+	}
+	return &pending{
+		node:   Node{Kind: Requantize, Inputs: []int{v.index}},
+		affine: Affine{Scale: [][]float64{{v.unit()}}, Bias: []float64{0}},
+		bound:  [][]int64{{v.magnitude()}},
+		sums:   [][]int64{{1}},
+		zero:   v.grid.Zero,
+	}
+}
+
+// refuseScale says why a per-channel factor can't be folded, or nil.
+func (p *pending) refuseScale(gamma []float64) error {
+	if p.affine.ReLU {
+		return errors.New("it follows a ReLU and can't be folded")
+	}
+	for _, node := range p.later {
+		if node.Kind == Flatten && len(gamma) != len(p.affine.Bias) {
+			return errors.New("it follows a flattening and can't be folded")
+		}
+		if node.Kind == MaxPool && slices.ContainsFunc(gamma, func(g float64) bool { return g < 0 }) {
+			return errors.New("a negative factor that follows max pooling can't be folded")
+		}
+	}
+	return nil
+}
+
+// scaled returns p with every channel multiplied by gamma and beta added.
+func (p *pending) scaled(gamma, beta []float64) *pending {
+	s := *p
+	channels := len(gamma)
+	s.affine = Affine{Scale: spread(p.affine.Scale, channels), Bias: spread([][]float64{p.affine.Bias}, channels)[0]}
+	s.bound, s.sums = spread(p.bound, channels), spread(p.sums, channels)
+	for o := range channels {
+		for _, scale := range s.affine.Scale {
+			scale[o] *= gamma[o]
+		}
+		s.affine.Bias[o] = float64(s.affine.Bias[o]*gamma[o]) + beta[o]
+	}
+	return &s
+}
+
+// spread copies per-plane rows, repeating an entry that serves all channels.
+func spread[T any](rows [][]T, channels int) [][]T {
+	copies := make([][]T, len(rows))
+	for p, row := range rows {
+		if len(row) == channels {
+			copies[p] = slices.Clone(row)
+			continue
+		}
+		copies[p] = slices.Repeat(row, channels)
+	}
+	return copies
+}
+
+// emit appends a node, named after its kind and position if it has no name, and returns the number of its value.
+func (b *Builder) emit(node Node) int {
+	if node.Name == "" {
+		node.Name = fmt.Sprintf("%v%d", node.Kind, len(b.program.Nodes)+1)
+	}
+	b.program.Nodes = append(b.program.Nodes, node)
+	return len(b.program.Nodes)
+}
+
+// emitPending appends the nodes of a pending value with its requantizer for levels.
+func (b *Builder) emitPending(p *pending, r *Requantizer, x Value) (index int, shape Shape) {
+	node := p.node
+	node.Requantizer = r.FoldZero(p.zero, p.sums)
+	if node.Kind == Conv || node.Kind == Linear {
+		b.consumed[node.Weights] = true
+	}
+	index = b.emit(node)
+	for _, step := range p.later {
+		step.Inputs = []int{index}
+		index = b.emit(step)
+	}
+	return index, x.shape
+}
+
+// widen returns x as a wide value of at most the given bits: itself if it is one.
+func (b *Builder) widen(x Value, bits int) (Value, error) {
+	if x.kind == wideValue && x.bound < 1<<bits {
+		return x, nil
+	}
+	return b.rescale(x, bits)
+}
+
+// rescale requantizes x to a wide value with the scale that WideScale gives.
+func (b *Builder) rescale(x Value, bits int) (Value, error) {
+	if x.kind == imageValue {
+		return Value{}, errors.New("integer: the image is used before it is quantized")
+	}
+	if bits < 2 {
+		return Value{}, fmt.Errorf("integer: output of %q: a window so large leaves no bits for its terms: want at most 2^22 elements", x.name)
+	}
+	p := x.accumulators()
+	scale := WideScale(p.affine, p.bound, bits)
+	r, err := NewWideRequantizer(p.affine, p.bound, scale)
+	if err != nil {
+		return Value{}, locate(err, "output of %q", x.name)
+	}
+	index, shape := b.emitPending(p, r, x)
+	return Value{builder: b, kind: wideValue, name: x.name, shape: shape, index: index, scale: scale, bound: r.Bound(p.bound)}, nil
+}
+
+// powerOfTwo reports whether x is a positive power of two.
+func powerOfTwo(x float64) bool {
+	fraction, _ := math.Frexp(x)
+	return fraction == 0.5
+}

@@ -1,0 +1,72 @@
+package layers
+
+import (
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/quantops"
+)
+
+var _ Layer = AvgPool2D{}
+
+// AvgPool2D takes the mean of each window; padding counts as zeros.
+type AvgPool2D struct {
+	Window int // rows and columns of the window
+	Stride int // 0 means Window
+	Pad    int // zeros on each side, at most half the window
+}
+
+func (l AvgPool2D) window() window { return window{l.Window, l.Stride, l.Pad} }
+
+// Build checks that windows fit.
+func (l AvgPool2D) Build(_ *Build, in Shape) (Shape, error) { return l.window().shape("AvgPool2D", in) }
+
+// Forward adds the pooling to a pass. Integers are summed, exactly, and one unit of the sum is worth the window's share.
+func (l AvgPool2D) Forward(p *Pass, x Value) (Value, error) {
+	shape, err := l.window().shape("AvgPool2D", x.Shape)
+	if err != nil {
+		return Value{}, err
+	}
+	w := l.window().kernel(p, x.Shape)
+	if x.exact == nil {
+		n, err := p.apply(&averagePool{w}, shape, x.input())
+		return x.with(n, shape), err
+	}
+	area := int64(l.Window) * int64(l.Window)
+	x, err = p.widen(x, l.window().integers().SumBits(), func(a accumulators) bool { return a.bound[0][0]*area < 1<<integer.WideBits })
+	if err != nil {
+		return Value{}, err
+	}
+	before := x.exact.describe
+	x.exact = &exact{describe: func() (accumulators, error) {
+		a, err := before()
+		return single(a.affine.Scale[0][0]/float64(area), a.bound[0][0]*area), err
+	}}
+	w.Sum = true
+	n, err := p.apply(&averagePool{w}, shape, x.input())
+	return x.with(n, shape), err
+}
+
+// Lower adds the pooling to an integer model.
+func (l AvgPool2D) Lower(b *integer.Builder, x integer.Value) (integer.Value, error) {
+	return b.AvgPool(x, l.window().integers())
+}
+
+// Params returns nothing.
+func (AvgPool2D) Params() []*Param { return nil }
+
+// averagePool is the pooling as a Function.
+type averagePool struct{ window kernel.Window }
+
+var _ quantops.Differentiable = (*averagePool)(nil)
+
+func (f *averagePool) String() string { return "avgpool" }
+
+func (f *averagePool) Forward(y []float32, x [][]float32) error {
+	f.window.Average(y, x[0])
+	return nil
+}
+
+func (f *averagePool) Backward(dx [][]float32, dy, _ []float32, _ [][]float32) error {
+	f.window.AverageGradient(dx[0], dy)
+	return nil
+}

@@ -1,0 +1,82 @@
+package layers
+
+import (
+	"fmt"
+
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/internal/kernel"
+)
+
+var _ Layer = (*Conv2D)(nil)
+
+// Conv2D is a two-dimensional convolution (cross-correlation) with square kernels and symmetric padding:
+//
+//	y[o,i,j] = Σ_{c,k,l} Q(x)[c,i·Stride-Pad+k,j·Stride-Pad+l] · Q(w)[o,c,k,l] + bias[o]
+//
+// Inputs are [channels][height][width] an image, weights [Outputs][channels/Groups][Kernel][Kernel]; the output has
+// (height + 2·Pad - Kernel)/Stride + 1 rows, rounded down, and columns likewise.
+type Conv2D struct {
+	Name    string // default conv1, conv2, …
+	Outputs int    // output channels
+	Kernel  int    // rows and columns of the kernel
+	Stride  int    // 0 means 1
+	Pad     int    // zeros on each side, less than Kernel
+	Groups  int    // 0 means 1; as many as input channels is a depthwise convolution
+	NoBias  bool
+	Methods Methods
+
+	weighted
+	geometry integer.ConvGeometry
+}
+
+func (l *Conv2D) methods() Methods     { return l.Methods }
+func (l *Conv2D) setMethods(m Methods) { l.Methods = m }
+
+// Build makes weight and bias.
+func (l *Conv2D) Build(b *Build, in Shape) (Shape, error) {
+	var err error
+	if l.weighted.name, err = b.Name(l.Name, "conv"); err != nil {
+		return Shape{}, err
+	}
+	stride, groups := max(1, l.Stride), max(1, l.Groups)
+	rows, columns := l.axis(in.Height, stride), l.axis(in.Width, stride)
+	if err := l.validate(in, rows, columns, groups); err != nil {
+		return Shape{}, fmt.Errorf("layers: %s: %w", l.weighted.name, err)
+	}
+	l.geometry = integer.ConvGeometry{StrideHeight: stride, StrideWidth: stride, PadTop: l.Pad, PadLeft: l.Pad, PadBottom: l.Pad, PadRight: l.Pad, Groups: groups}
+	l.in, l.out = in, Shape{Channels: l.Outputs, Height: rows.Out, Width: columns.Out, Signed: true}
+	l.plan = func(blocks int) *kernel.Conv {
+		return kernel.NewConv(blocks, in.Channels, l.Outputs, groups, rows, columns)
+	}
+	return l.out, l.build(b, l.Methods, []int{l.Outputs, in.Channels / groups, l.Kernel, l.Kernel}, !l.NoBias)
+}
+
+func (l *Conv2D) axis(in, stride int) kernel.Axis {
+	return kernel.Axis{In: in, Out: (in+2*l.Pad-l.Kernel)/stride + 1, Kernel: l.Kernel, Stride: stride, Before: l.Pad}
+}
+
+func (l *Conv2D) validate(in Shape, rows, columns kernel.Axis, groups int) error {
+	switch {
+	case l.Outputs < 1 || l.Kernel < 1 || l.Stride < 0 || l.Groups < 0:
+		return fmt.Errorf("%d outputs, kernel %d, stride %d, %d groups: want positive numbers", l.Outputs, l.Kernel, l.Stride, l.Groups)
+	case l.Pad < 0 || l.Pad >= l.Kernel:
+		return fmt.Errorf("padding %d: want 0 or more and less than the kernel, %d", l.Pad, l.Kernel)
+	case in.Channels%groups != 0 || l.Outputs%groups != 0:
+		return fmt.Errorf("%d groups divide neither %d input nor %d output channels evenly", groups, in.Channels, l.Outputs)
+	case in.Height+2*l.Pad < l.Kernel || in.Width+2*l.Pad < l.Kernel:
+		return fmt.Errorf("kernel %d is larger than the padded input of %v", l.Kernel, in)
+	}
+	return nil
+}
+
+// Forward adds the layer to a pass.
+func (l *Conv2D) Forward(p *Pass, x Value) (Value, error) { return l.forward(p, x) }
+
+// Lower adds the layer's integers to an integer model.
+func (l *Conv2D) Lower(b *integer.Builder, x integer.Value) (integer.Value, error) {
+	x, weights, bias, err := l.integers(b, x)
+	if err != nil {
+		return x, err
+	}
+	return b.Conv(l.weighted.name, x, weights, bias, l.geometry)
+}

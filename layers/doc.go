@@ -1,0 +1,17 @@
+// Package layers holds the layers of quantized networks. A layer is its fields; Build gives it its parameters,
+// Forward builds the nodes of a Gorgonia graph, Lower hands its integers to the integer model's builder.
+//
+// There is one layer type for float and quantized networks: Conv2D and Linear take a method for their weights and
+// one for their input activations, and both may be none.
+//
+// # Passes
+//
+// A [Network] outlives its graphs. Each [Pass] turns its parameters into the nodes of one graph: training with
+// surrogate gradients, calibration, which runs in floating point and lets the quantizers see their inputs, and evaluation.
+//
+// # Evaluation is exact
+//
+// Between two quantizers an evaluation pass computes what the integer engine computes: convolutions run on
+// integer-valued floats that stay below 2^24 and are exact, and their sums go through the engine's own requantization.
+// Codes and classes of an all-integer network are therefore equal in graph and engine, every one of them.
+package layers

@@ -1,0 +1,331 @@
+package layers
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/quantops"
+	"gorgonia.org/gorgonia"
+)
+
+// exact is an activation as integers, the way the engine sees it: settled, when a node holds its levels or wide
+// numbers, or pending, when it is the output of a weighted layer whose sums wait to be requantized for whoever
+// takes them in.
+type exact struct {
+	describe func() (accumulators, error) // what the integers are worth, known from a Refresh on
+	pending  *sums                        // nil when settled
+	later    []func(*Pass, Value) (Value, error)
+}
+
+// sums are the accumulators of a weighted layer over levels.
+type sums struct {
+	layer *weighted
+	input *gorgonia.Node
+	from  *activation
+}
+
+// accumulators says what integers are worth and how large they get: per plane and channel, or one channel for all.
+type accumulators struct {
+	affine integer.Affine
+	bound  [][]int64
+}
+
+// single describes integers of one unit and bound.
+func single(unit float64, bound int64) accumulators {
+	return accumulators{integer.Affine{Scale: [][]float64{{unit}}, Bias: []float64{0}}, [][]int64{{bound}}}
+}
+
+// exactLevels describes levels of a quantizer.
+func exactLevels(a *activation) *exact {
+	return &exact{describe: func() (accumulators, error) {
+		g, err := a.grid()
+		return single(float64(g.Scale), g.Magnitude()), err
+	}}
+}
+
+// exact returns the layer's sums over levels x, pending; nil where its weights have no integers.
+func (w *weighted) exact(p *Pass, x Value) (*exact, error) {
+	if weights, err := w.weight.Encode(); weights == nil || err != nil {
+		return nil, err
+	}
+	return &exact{
+		pending:  &sums{layer: w, input: x.node, from: x.levels},
+		describe: func() (accumulators, error) { return w.accumulators(x.levels) },
+	}, nil
+}
+
+// accumulators describes the sums of the layer over levels of a quantizer.
+func (w *weighted) accumulators(from *activation) (accumulators, error) {
+	weights, err := w.weight.Encode()
+	if err != nil {
+		return accumulators{}, err
+	}
+	g, err := from.grid()
+	if err != nil {
+		return accumulators{}, err
+	}
+	return accumulators{integer.NewAffine(g, weights.Planes, w.biases(), w.out.Channels), weights.Bound(g.Magnitude())}, nil
+}
+
+// rectified returns x after max(0, ·), for a pending x.
+func (x Value) rectified() Value {
+	e := *x.exact
+	before := e.describe
+	e.describe = func() (accumulators, error) {
+		a, err := before()
+		a.affine.ReLU = true
+		return a, err
+	}
+	x.exact = &e
+	return x
+}
+
+// afterwards returns a pending x of a new shape, with a step that waits for its requantization.
+func (x Value) afterwards(shape Shape, step func(*Pass, Value) (Value, error)) Value {
+	e := *x.exact
+	e.later = append(e.later[:len(e.later):len(e.later)], step)
+	x.exact, x.Shape = &e, shape
+	return x
+}
+
+func (x Value) isPending() bool { return x.exact != nil && x.exact.pending != nil }
+
+// requantize turns exact x into levels of the quantizer to.
+func (p *Pass) requantize(x Value, to *activation) (Value, error) {
+	f := &requantize{target: func(a accumulators) (*integer.Requantizer, error) {
+		g, err := to.grid()
+		if err != nil {
+			return nil, err
+		}
+		return integer.NewRequantizer(a.affine, a.bound, g)
+	}}
+	return p.settle(x, f, Value{levels: to, exact: exactLevels(to)})
+}
+
+// widen turns exact x into wide numbers of at most the given bits; those it has already when keep allows them stay.
+func (p *Pass) widen(x Value, bits int, keep func(a accumulators) bool) (Value, error) {
+	var now accumulators
+	pending := x.isPending()
+	f := &requantize{target: func(a accumulators) (*integer.Requantizer, error) {
+		now = a
+		if !pending && keep(a) {
+			return nil, nil
+		}
+		scale := integer.WideScale(a.affine, a.bound, bits)
+		r, err := integer.NewWideRequantizer(a.affine, a.bound, scale)
+		if err == nil {
+			now = single(scale, r.Bound(a.bound))
+		}
+		return r, err
+	}}
+	return p.settle(x, f, Value{exact: &exact{describe: func() (accumulators, error) { return now, nil }}})
+}
+
+// real returns x as real numbers.
+func (p *Pass) real(x Value) (Value, error) {
+	if x.exact == nil {
+		return x, nil
+	}
+	return p.settle(x, &requantize{reals: true}, Value{})
+}
+
+// settle adds the requantization f of exact x to the graph, then the steps that waited for it. The result takes what
+// it stands for from as.
+func (p *Pass) settle(x Value, f *requantize, as Value) (Value, error) {
+	f.describe, f.shape, f.name = x.exact.describe, x.Shape, "requantize"
+	input := x.input()
+	if s := x.exact.pending; s != nil {
+		f.sums, f.plan, f.shape, f.name = s, s.layer.plan(p.Blocks()), s.layer.out, s.layer.name
+		input = quantops.Input{Node: s.input, Constant: true}
+	}
+	p.refresh = append(p.refresh, f.prepare)
+	n, err := p.apply(f, f.shape, input)
+	if err != nil {
+		return Value{}, err
+	}
+	signed := x.Signed
+	as.node, as.Shape = n, f.shape
+	for _, step := range x.exact.later {
+		if as, err = step(p, as); err != nil {
+			return Value{}, err
+		}
+	}
+	as.Signed = signed
+	return as, nil
+}
+
+// requantize is the engine's requantization as a Function: of integers given, or of the sums of a weighted layer,
+// which it computes first. Its results are levels (codes less their zero point), wide integers or real numbers.
+type requantize struct {
+	name     string
+	shape    Shape
+	describe func() (accumulators, error)
+	target   func(accumulators) (*integer.Requantizer, error) // a nil requantizer passes integers through
+	reals    bool
+	sums     *sums
+	plan     *kernel.Conv
+
+	// From a Refresh on:
+	current     accumulators
+	requantizer *integer.Requantizer
+	planes      [][]part
+	scratch     [][]float32
+}
+
+// part is a share of a weight plane whose sums stay below 2^24, so that float32 holds them exactly; the plane's sum is
+// the sum of its parts' sums times their factors.
+type part struct {
+	weights []float32
+	factor  int32
+}
+
+func (f *requantize) String() string { return f.name }
+
+// prepare makes the integers of this run.
+func (f *requantize) prepare() error {
+	var err error
+	if f.current, err = f.describe(); err == nil && f.target != nil {
+		f.requantizer, err = f.target(f.current)
+	}
+	if err != nil {
+		return fmt.Errorf("layers: %s: %w", f.name, err)
+	}
+	if f.sums == nil {
+		return nil
+	}
+	weights, err := f.sums.layer.weight.Encode()
+	if err != nil {
+		return fmt.Errorf("layers: %s: %w", f.name, err)
+	}
+	f.planes = f.planes[:0]
+	for p, plane := range weights.Planes {
+		largest := int64(0)
+		for _, b := range f.current.bound[p] {
+			largest = max(largest, b)
+		}
+		f.planes = append(f.planes, split(weights.Codes, plane.Table, largest))
+	}
+	return nil
+}
+
+// split makes the parts of a plane: itself where its sums stay below 2^24, else its table's high and low digits to
+// the base 16, whose sums are an eighth as large.
+func split(codes []uint16, table []int8, bound int64) []part {
+	if bound < 1<<integer.WideBits {
+		return []part{{pick(codes, table, func(v int8) int8 { return v }), 1}}
+	}
+	return []part{
+		{pick(codes, table, func(v int8) int8 { return v >> 4 }), 16},
+		{pick(codes, table, func(v int8) int8 { return v & 15 }), 1},
+	}
+}
+
+func pick(codes []uint16, table []int8, digit func(int8) int8) []float32 {
+	weights := make([]float32, len(codes))
+	for i, code := range codes {
+		weights[i] = float32(digit(table[code]))
+	}
+	return weights
+}
+
+// Forward computes the accumulators and requantizes them.
+func (f *requantize) Forward(y []float32, x [][]float32) error {
+	if f.describe != nil && f.current.bound == nil {
+		return fmt.Errorf("layers: %s: evaluation before Pass.Refresh", f.name)
+	}
+	inputs, factors := f.integers(y, x[0])
+	spatial := f.shape.Height * f.shape.Width * kernel.Lanes
+	kernel.Parallel(len(y)/spatial, func(plane int) {
+		channel := plane % f.shape.Channels
+		acc := make([]int32, len(inputs))
+		for i := plane * spatial; i < (plane+1)*spatial; i++ {
+			for k, parts := range inputs {
+				sum := int32(0)
+				for j, values := range parts {
+					sum += int32(values[i]) * factors[k][j]
+				}
+				acc[k] = sum
+			}
+			y[i] = f.result(channel, acc)
+		}
+	})
+	return nil
+}
+
+// integers returns the accumulators of every plane in parts with their factors.
+func (f *requantize) integers(y, x []float32) (values [][][]float32, factors [][]int32) {
+	if f.sums == nil {
+		return [][][]float32{{x}}, [][]int32{{1}}
+	}
+	used := 0
+	for _, plane := range f.planes {
+		var parts [][]float32
+		var factor []int32
+		for _, part := range plane {
+			if used == len(f.scratch) {
+				f.scratch = append(f.scratch, make([]float32, len(y)))
+			}
+			f.plan.Forward(f.scratch[used], x, part.weights, nil, nil)
+			parts, factor = append(parts, f.scratch[used]), append(factor, part.factor)
+			used++
+		}
+		values, factors = append(values, parts), append(factors, factor)
+	}
+	return values, factors
+}
+
+// result turns the accumulators of one element into what the node holds.
+func (f *requantize) result(channel int, acc []int32) float32 {
+	switch {
+	case f.reals:
+		return f.real(channel, acc)
+	case f.requantizer == nil:
+		return float32(acc[0])
+	}
+	return float32(f.requantizer.Apply(channel, acc) - f.requantizer.Zero)
+}
+
+// real returns what the accumulators of one element are worth.
+func (f *requantize) real(channel int, acc []int32) float32 {
+	a := &f.current.affine
+	channel %= len(a.Bias)
+	sum := a.Bias[channel]
+	for p, v := range acc {
+		sum += float64(a.Scale[p][channel] * float64(v))
+	}
+	if a.ReLU {
+		sum = max(sum, 0)
+	}
+	return float32(sum)
+}
+
+// Output is the end of a pass: a node of logits [blocks][classes][1][1][16], and what one unit of them is worth.
+type Output struct {
+	Node *gorgonia.Node
+	Unit func() float64
+}
+
+// Output ends a pass with x. In evaluation of an all-integer network the logits are the engine's: integers below 2^24
+// with one unit for all classes.
+func (p *Pass) Output(x Value) (Output, error) {
+	if x.exact == nil {
+		return Output{x.node, func() float64 { return 1 }}, nil
+	}
+	x, err := p.widen(x, integer.WideBits, func(a accumulators) bool {
+		fraction, _ := math.Frexp(a.affine.Scale[0][0])
+		return fraction == 0.5
+	})
+	if err != nil {
+		return Output{}, err
+	}
+	describe := x.exact.describe
+	return Output{x.node, func() float64 {
+		a, err := describe()
+		if err != nil {
+			return math.NaN()
+		}
+		return a.affine.Scale[0][0]
+	}}, nil
+}

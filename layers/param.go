@@ -1,0 +1,52 @@
+package layers
+
+import (
+	"github.com/goqat/goqat/internal/random"
+	"github.com/goqat/goqat/quantops"
+	"gorgonia.org/tensor"
+)
+
+// Param is a parameter tensor of a network. It outlives the graphs that use it; a checkpoint holds all of them.
+type Param struct {
+	Name    string // unique in the network, for example "conv1.weight" or "conv1.input.step"
+	Value   *tensor.Dense
+	Kind    quantops.Kind // learned ones get gradients
+	Minimum []float32     // of a learned parameter's columns, kept after each step; nil for none
+	Rate    float64       // multiplies the learning rate
+	Decay   float64       // multiplies the weight decay
+	Theta   bool          // belongs to a quantizer: fitted anew when weights come from another network
+}
+
+// Data returns the elements, which the parameter shares.
+func (p *Param) Data() []float32 { return p.Value.Data().([]float32) }
+
+// Project brings a learned parameter back into its range after an optimizer step.
+func (p *Param) Project() {
+	if p.Minimum == nil {
+		return
+	}
+	data := p.Data()
+	for i := range data {
+		data[i] = max(data[i], p.Minimum[i%len(p.Minimum)])
+	}
+}
+
+func newParam(name string, shape ...int) *Param {
+	return &Param{Name: name, Value: tensor.New(tensor.WithShape(shape...), tensor.Of(tensor.Float32)), Rate: 1}
+}
+
+// newTheta makes the parameter tensor of a quantizer.
+func newTheta(owner string, t quantops.Theta) *Param {
+	p := newParam(owner+"."+t.Name, t.Rows, len(t.Columns))
+	p.Kind, p.Minimum, p.Rate, p.Decay = t.Kind, t.Minimum, t.Rate, t.Decay
+	p.Theta = true
+	return p
+}
+
+// fillUniform draws from the uniform distribution on [-bound, bound).
+func (p *Param) fillUniform(bound float64, s *random.Stream) {
+	data := p.Data()
+	for i := range data {
+		data[i] = float32(bound * (2*s.Float64() - 1))
+	}
+}

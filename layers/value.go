@@ -1,0 +1,95 @@
+package layers
+
+import (
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/quantops"
+	"gorgonia.org/gorgonia"
+)
+
+// Value is an activation on its way through a pass. Its node holds real numbers, or levels of a quantizer, whose
+// gradient is still that of the values they stand for. In evaluation it may be exact instead: integers, or sums
+// that are still to be requantized.
+type Value struct {
+	Shape
+	node     *gorgonia.Node
+	constant bool        // depends on no parameter: gets no gradient
+	levels   *activation // the quantizer whose levels the node holds; nil for real numbers
+	exact    *exact      // evaluation only
+}
+
+// Node returns the value's node: real numbers [blocks][channels][height][width][16] in training, and what
+// [Pass.Output] makes of them in evaluation.
+func (v Value) Node() *gorgonia.Node { return v.node }
+
+func (v Value) input() quantops.Input { return quantops.Input{Node: v.node, Constant: v.constant} }
+
+// with returns the value after an element-wise or shape-changing step of the graph.
+func (v Value) with(n *gorgonia.Node, shape Shape) Value {
+	v.node, v.Shape = n, shape
+	return v
+}
+
+// activation is the quantizer of the activations that a layer takes in; without a quantizer it does nothing.
+type activation struct {
+	quantizer quantops.ActivationQuantizer
+	theta     *Param
+}
+
+func (a *activation) none() bool { return a.quantizer == nil }
+
+// unit returns what level 1 is worth now.
+func (a *activation) unit() float32 {
+	var unit [1]float32
+	a.quantizer.Units(unit[:], a.theta.Data())
+	return unit[0]
+}
+
+// grid returns the integer coding of the levels now.
+func (a *activation) grid() (integer.Grid, error) { return a.quantizer.Grid(a.theta.Data()) }
+
+// quantize turns x into levels of the quantizer.
+func (a *activation) quantize(p *Pass, x Value) (Value, error) {
+	switch {
+	case a.none():
+		return p.real(x)
+	case p.Mode == Calibration:
+		return a.observe(p, x)
+	case x.exact != nil:
+		return p.requantize(x, a)
+	}
+	n, err := quantops.Node{
+		Quantizer: a.quantizer, X: x.input(), Theta: quantops.Input{Node: p.Node(a.theta)},
+		Extent: p.extent(x.Shape), Update: p.Mode == Training,
+	}.Apply()
+	if err != nil {
+		return Value{}, err
+	}
+	levels := x.with(n, x.Shape)
+	levels.levels = a
+	levels.constant = x.constant && a.theta.Kind != quantops.Learned
+	if p.Mode == Evaluation {
+		levels.exact = exactLevels(a)
+	}
+	return levels, nil
+}
+
+// observe lets the quantizer fit itself to x, which passes through.
+func (a *activation) observe(p *Pass, x Value) (Value, error) {
+	n, err := p.apply(&observe{a, p, x.Shape}, x.Shape, x.input())
+	return x.with(n, x.Shape), err
+}
+
+// observe is the calibration of a quantizer as a Function.
+type observe struct {
+	*activation
+	pass  *Pass
+	shape Shape
+}
+
+func (f *observe) String() string { return "observe " + f.theta.Name }
+
+func (f *observe) Forward(y []float32, x [][]float32) error {
+	f.quantizer.Fit(f.theta.Data(), x[0], f.pass.extent(f.shape), f.pass.batches)
+	copy(y, x[0])
+	return nil
+}

@@ -1,0 +1,95 @@
+package layers
+
+import (
+	"fmt"
+
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/quantops"
+	"gorgonia.org/gorgonia"
+)
+
+// Weight is where a layer's weights come from. A layer does not know which kind it holds.
+type Weight interface {
+	// Params returns the parameters behind the weights.
+	Params() []*Param
+	// Node returns the weights as levels of their unit.
+	Node(p *Pass) (*gorgonia.Node, error)
+	// Units returns what level 1 is worth now, for each output channel or for all; nil where levels are the weights.
+	Units() []float32
+	// Fit sets parameters that follow from the weights.
+	Fit()
+	// Encode returns the weights' integers; nil where they have none.
+	Encode() (*integer.Weights, error)
+}
+
+var _ Weight = (*projected)(nil)
+
+// projected is a float tensor seen through a quantizer, or as it is.
+type projected struct {
+	value     *Param
+	quantizer quantops.WeightQuantizer // nil for none
+	theta     *Param
+	units     []float32
+}
+
+// newProjected makes weights of a shape [outputs][…], He-initialized: uniform with variance 2/fan-in.
+func newProjected(b *Build, layer string, m quantops.Method, shape []int) (*projected, error) {
+	w := &projected{value: newParam(layer+".weight", shape...)}
+	w.value.Decay = 1
+	size := w.value.Value.Shape().TotalSize()
+	w.value.fillUniform(heBound(size/shape[0]), b.stream(w.value.Name))
+	q, err := m.Quantizer(quantops.Target{Role: quantops.Weights, Channels: shape[0], Size: size, Signed: true})
+	if err != nil || q == nil {
+		return w, err
+	}
+	var ok bool
+	if w.quantizer, ok = q.(quantops.WeightQuantizer); !ok {
+		return nil, fmt.Errorf("layers: method %s is not for weights", m)
+	}
+	w.theta = newTheta(w.value.Name, q.Theta())
+	w.units = make([]float32, q.Theta().Rows)
+	w.Fit()
+	return w, nil
+}
+
+func (w *projected) Params() []*Param {
+	if w.theta == nil {
+		return []*Param{w.value}
+	}
+	return []*Param{w.value, w.theta}
+}
+
+func (w *projected) Node(p *Pass) (*gorgonia.Node, error) {
+	if w.quantizer == nil {
+		return p.Node(w.value), nil
+	}
+	return quantops.Node{
+		Quantizer: w.quantizer, X: quantops.Input{Node: p.Node(w.value)}, Theta: quantops.Input{Node: p.Node(w.theta)},
+		Extent: kernel.Dense(w.value.Value.Shape().TotalSize()),
+	}.Apply()
+}
+
+func (w *projected) Units() []float32 {
+	if w.quantizer == nil {
+		return nil
+	}
+	w.quantizer.Units(w.units, w.theta.Data())
+	return w.units
+}
+
+func (w *projected) Fit() {
+	if w.quantizer != nil {
+		w.quantizer.Fit(w.theta.Data(), w.value.Data(), kernel.Dense(len(w.value.Data())), 0)
+	}
+}
+
+func (w *projected) Encode() (*integer.Weights, error) {
+	if w.quantizer == nil {
+		return nil, nil
+	}
+	if w.theta.Kind == quantops.Derived {
+		w.Fit()
+	}
+	return w.quantizer.Encode(w.value.Data(), w.theta.Data(), w.value.Value.Shape())
+}

@@ -1,0 +1,194 @@
+package layers
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/quantops"
+)
+
+// weighted is what convolution and linear layers have in common: quantized inputs times quantized weights plus a bias.
+type weighted struct {
+	name   string
+	weight Weight
+	bias   *Param // nil for none
+	input  activation
+	in     Shape
+	out    Shape
+	plan   func(blocks int) *kernel.Conv
+}
+
+// heBound is the bound of the uniform distribution with variance 2/fanIn (He et al., 2015).
+func heBound(fanIn int) float64 { return math.Sqrt(6 / float64(fanIn)) }
+
+// build makes weights of a shape [outputs][…], a bias and the quantizers.
+func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
+	if err := w.out.validate(); err != nil {
+		return fmt.Errorf("layers: %s: output %w", w.name, err)
+	}
+	weight, err := newProjected(b, w.name, m.Weights, shape)
+	if err != nil {
+		return fmt.Errorf("layers: %s: %w", w.name, err)
+	}
+	w.weight = weight
+	if bias {
+		w.bias = newParam(w.name+".bias", shape[0])
+	}
+	q, err := m.Activations.Quantizer(quantops.Target{Role: quantops.Activations, Channels: 1, Size: w.in.Len(), Signed: w.in.Signed})
+	if err != nil {
+		return fmt.Errorf("layers: %s: %w", w.name, err)
+	}
+	if q == nil {
+		return nil
+	}
+	var ok bool
+	if w.input.quantizer, ok = q.(quantops.ActivationQuantizer); !ok {
+		return fmt.Errorf("layers: %s: method %s is not for activations", w.name, m.Activations)
+	}
+	w.input.theta = newTheta(w.name+".input", q.Theta())
+	return nil
+}
+
+// Params returns the weights' parameters, the bias and the parameters of the input's quantizer.
+func (w *weighted) Params() []*Param {
+	params := w.weight.Params()
+	if w.bias != nil {
+		params = append(params, w.bias)
+	}
+	if w.input.theta != nil {
+		params = append(params, w.input.theta)
+	}
+	return params
+}
+
+func (w *weighted) fit() { w.weight.Fit() }
+
+// forward adds the layer to a pass.
+func (w *weighted) forward(p *Pass, x Value) (Value, error) {
+	x, err := w.input.quantize(p, x)
+	if err != nil {
+		return Value{}, err
+	}
+	if p.Mode == Evaluation && x.levels != nil {
+		if exact, err := w.exact(p, x); exact != nil || err != nil {
+			return Value{Shape: w.out, exact: exact}, err
+		}
+	}
+	node, err := w.weight.Node(p)
+	if err != nil {
+		return Value{}, err
+	}
+	inputs := []quantops.Input{x.input(), {Node: node}}
+	if w.bias != nil {
+		inputs = append(inputs, quantops.Input{Node: p.Node(w.bias)})
+	}
+	n, err := p.apply(&product{weighted: w, plan: w.plan(p.Blocks()), levels: x.levels}, w.out, inputs...)
+	if err != nil {
+		return Value{}, err
+	}
+	return Value{Shape: w.out, node: n}, p.remember(w.name, n)
+}
+
+// integers returns what lowering needs of the layer.
+func (w *weighted) integers(b *integer.Builder, x integer.Value) (integer.Value, *integer.Weights, []float32, error) {
+	weights, err := w.weight.Encode()
+	if err != nil {
+		return x, nil, nil, fmt.Errorf("layers: %s: %w", w.name, err)
+	}
+	if weights == nil {
+		return x, nil, nil, fmt.Errorf("layers: %s has no weight quantizer, so it has no integers", w.name)
+	}
+	if w.input.none() {
+		return x, nil, nil, fmt.Errorf("layers: %s has no activation quantizer, so it can't run on integers", w.name)
+	}
+	grid, err := w.input.grid()
+	if err != nil {
+		return x, nil, nil, fmt.Errorf("layers: %s: %w", w.name, err)
+	}
+	x, err = b.Quantize(x, grid)
+	return x, weights, w.biases(), err
+}
+
+// biases returns the elements of the bias, nil for none.
+func (w *weighted) biases() []float32 {
+	if w.bias == nil {
+		return nil
+	}
+	return w.bias.Data()
+}
+
+// product is the layer's arithmetic in training: levels of x times levels of w, times what they are worth, plus bias.
+type product struct {
+	*weighted
+	plan    *kernel.Conv
+	levels  *activation // nil where x holds real numbers
+	scale   []float32   // worth of one accumulator unit in each output channel
+	weights []float32   // real weights
+}
+
+func (f *product) String() string { return f.name }
+
+func (f *product) Forward(y []float32, x [][]float32) error {
+	var bias []float32
+	if len(x) == 3 {
+		bias = x[2]
+	}
+	f.plan.Forward(y, x[0], x[1], f.scales(), bias)
+	return nil
+}
+
+// scales returns the product of the units of x and w for each output channel; nil where both are real numbers.
+func (f *product) scales() []float32 {
+	units, unit := f.weight.Units(), float32(1)
+	if f.levels != nil {
+		unit = f.levels.unit()
+	}
+	if units == nil && f.levels == nil {
+		return nil
+	}
+	if f.scale == nil {
+		f.scale = make([]float32, f.out.Channels)
+	}
+	for o := range f.scale {
+		f.scale[o] = unit
+		if units != nil {
+			f.scale[o] *= units[o%len(units)]
+		}
+	}
+	return f.scale
+}
+
+func (f *product) Backward(dx [][]float32, dy, _ []float32, x [][]float32) error {
+	if dx[0] != nil {
+		f.plan.InputGradient(dx[0], dy, f.realWeights(x[1]))
+	}
+	f.plan.WeightGradient(dx[1], x[0], dy)
+	if f.levels != nil {
+		unit := f.levels.unit()
+		for i := range dx[1] {
+			dx[1][i] *= unit
+		}
+	}
+	if len(dx) == 3 {
+		f.plan.BiasGradient(dx[2], dy)
+	}
+	return nil
+}
+
+// realWeights returns the weights that the levels stand for.
+func (f *product) realWeights(levels []float32) []float32 {
+	units := f.weight.Units()
+	if units == nil {
+		return levels
+	}
+	if f.weights == nil {
+		f.weights = make([]float32, len(levels))
+	}
+	each := len(levels) / f.out.Channels
+	for i, level := range levels {
+		f.weights[i] = level * units[i/each%len(units)]
+	}
+	return f.weights
+}

@@ -1,0 +1,79 @@
+package quantops
+
+import (
+	"fmt"
+
+	"gorgonia.org/gorgonia"
+)
+
+// Node describes a quantizer's place in a graph.
+type Node struct {
+	Quantizer Quantizer
+	X, Theta  Input  // the tensor and its parameters, of the shape that Quantizer.Theta tells
+	Extent    Extent // which elements of X are there
+	Values    bool   // compute values (level·unit) instead of levels
+	Update    bool   // let running parameters follow the data, as in training
+}
+
+// FakeQuantize adds fake quantization, y = level(x)·unit, to a graph: the node's elements are values on the
+// quantizer's grid and its gradients are the surrogate gradients. Theta is the matrix of parameters that [Quantizer.Fit]
+// has filled; it gets a gradient where the quantizer learns it.
+func FakeQuantize(q Quantizer, x, theta *gorgonia.Node) (*gorgonia.Node, error) {
+	return Node{Quantizer: q, X: Input{Node: x}, Theta: Input{Node: theta}, Extent: Extent{Full: x.Shape().TotalSize()}, Values: true}.Apply()
+}
+
+// Apply adds the quantizer to the graph of its operands. Whether it computes levels or values, the gradient that
+// comes back to it is that of the values.
+func (n Node) Apply() (*gorgonia.Node, error) {
+	f := &quantize{Node: n, kind: n.Quantizer.Theta().Kind}
+	theta := n.Theta
+	theta.Constant = theta.Constant || f.kind != Learned
+	return Apply(f, n.X.Node.Shape(), n.X, theta)
+}
+
+// quantize is a quantizer as a Function of x and theta.
+type quantize struct {
+	Node
+	kind    Kind
+	units   []float32
+	discard []float32 // gradient of x where nobody wants it
+}
+
+func (f *quantize) String() string { return fmt.Sprintf("quantize %T", f.Quantizer) }
+
+func (f *quantize) Forward(y []float32, x [][]float32) error {
+	switch {
+	case f.kind == Derived:
+		f.Quantizer.Fit(x[1], x[0], f.Extent, 0)
+	case f.kind == Running && f.Update:
+		f.Quantizer.Fit(x[1], x[0], f.Extent, 1) // calibration came first
+	}
+	f.Quantizer.Levels(y, x[0], x[1])
+	if f.Values {
+		f.scale(y, x[1])
+	}
+	return nil
+}
+
+func (f *quantize) scale(y, theta []float32) {
+	if f.units == nil {
+		f.units = make([]float32, f.Quantizer.Theta().Rows)
+	}
+	f.Quantizer.Units(f.units, theta)
+	n := len(y) / len(f.units)
+	for i := range y {
+		y[i] *= f.units[i/n]
+	}
+}
+
+func (f *quantize) Backward(dx [][]float32, dy, _ []float32, x [][]float32) error {
+	if dx[0] == nil {
+		if f.discard == nil {
+			f.discard = make([]float32, len(x[0]))
+		}
+		dx[0] = f.discard
+		defer func() { dx[0] = nil }()
+	}
+	f.Quantizer.Backward(dx[0], dx[1], dy, x[0], x[1])
+	return nil
+}

@@ -1,0 +1,199 @@
+package quantops
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Method is a parsed method string: which projection, how many bits, which options. The zero Method is "none".
+type Method struct {
+	spec    *Spec
+	bits    int
+	options Options
+}
+
+// MethodError says what is wrong with a method string.
+type MethodError struct{ Text, Reason string }
+
+func (e *MethodError) Error() string {
+	return fmt.Sprintf("quantops: method %q: %s", e.Text, e.Reason)
+}
+
+// Parse reads a method string: none, or NAME:BITS[,OPTION[=VALUE]…].
+func Parse(text string) (Method, error) {
+	if text == "none" {
+		return Method{}, nil
+	}
+	head, rest, hasOptions := strings.Cut(text, ",")
+	name, bits, hasBits := strings.Cut(head, ":")
+	spec, err := Lookup(name)
+	if err != nil {
+		return Method{}, err
+	}
+	m := Method{spec: spec}
+	if !hasBits {
+		return Method{}, &MethodError{text, fmt.Sprintf("the number of bits is missing; write for example %q", name+":"+strconv.Itoa(spec.Weights.Max))}
+	}
+	if m.bits, err = strconv.Atoi(bits); err != nil {
+		return Method{}, &MethodError{text, fmt.Sprintf("%q is not a number of bits", bits)}
+	}
+	if !spec.Weights.has(m.bits) && !spec.Activations.has(m.bits) {
+		return Method{}, &MethodError{text, fmt.Sprintf("%s has %s", name, spec.bits())}
+	}
+	if hasOptions {
+		m.options, err = spec.parseOptions(text, rest)
+	}
+	return m, err
+}
+
+// MustParse is Parse for strings known to be right; it panics on an error.
+func MustParse(text string) Method {
+	m, err := Parse(text)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// None says whether the method leaves its tensor in floating point.
+func (m Method) None() bool { return m.spec == nil }
+
+// Name returns the method's name.
+func (m Method) Name() string {
+	if m.None() {
+		return "none"
+	}
+	return m.spec.Name
+}
+
+// Bits returns the bits of a code; 32 for none.
+func (m Method) Bits() int {
+	if m.None() {
+		return 32
+	}
+	return m.bits
+}
+
+// WithBits returns the method at another number of bits; where it has no such version, linear at these bits.
+// It is how first and last layers get their own precision.
+func (m Method) WithBits(bits int) Method {
+	switch {
+	case m.None():
+		return m
+	case m.spec.Weights.has(bits) && m.spec.Activations.has(bits):
+		m.bits = bits
+		return m
+	}
+	return Method{spec: &linearSpec, bits: bits}
+}
+
+// String returns the canonical method string: options in the order of their documentation, defaults left out.
+func (m Method) String() string {
+	if m.None() {
+		return "none"
+	}
+	text := m.spec.Name + ":" + strconv.Itoa(m.bits)
+	for _, o := range m.spec.Options {
+		switch value, ok := m.options[o.Name]; {
+		case !ok || value == o.Default:
+		case o.Flag():
+			text += "," + o.Name
+		default:
+			text += "," + o.Name + "=" + value
+		}
+	}
+	return text
+}
+
+// MarshalText and UnmarshalText let configurations hold methods as strings.
+func (m Method) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText parses a method string.
+func (m *Method) UnmarshalText(text []byte) error {
+	parsed, err := Parse(string(text))
+	*m = parsed
+	return err
+}
+
+// Quantizer makes the method's quantizer for one tensor; nil for none.
+func (m Method) Quantizer(t Target) (Quantizer, error) {
+	if m.None() {
+		return nil, nil
+	}
+	if r := m.spec.role(t.Role); !r.has(m.bits) {
+		return nil, &MethodError{m.String(), fmt.Sprintf("%s of %s have %s", t.Role, m.spec.Name, r)}
+	}
+	q, err := m.spec.New(m.bits, m.options, t)
+	if err != nil {
+		return nil, &MethodError{m.String(), err.Error()}
+	}
+	return q, nil
+}
+
+// Options holds the options that a method string names; absent ones have their defaults.
+type Options map[string]string
+
+// Option documents one option of a method. Values lists what it may be, the default first; a flag is an option of
+// false and true, and its name alone stands for true.
+type Option struct {
+	Name, Doc, Default string
+	Values             []string                 // allowed values; nil where Check decides
+	Check              func(value string) error // nil where Values decides
+}
+
+// Flag says whether the option is false or true.
+func (o *Option) Flag() bool { return o.Default == "false" }
+
+func (o *Option) accepts(value string) error {
+	if o.Check != nil {
+		return o.Check(value)
+	}
+	if !slices.Contains(o.values(), value) {
+		return fmt.Errorf("is one of %s", strings.Join(o.values(), ", "))
+	}
+	return nil
+}
+
+func (o *Option) values() []string {
+	if o.Flag() {
+		return []string{"false", "true"}
+	}
+	return o.Values
+}
+
+func (s *Spec) parseOptions(text, list string) (Options, error) {
+	options := Options{}
+	for _, item := range strings.Split(list, ",") {
+		name, value, hasValue := strings.Cut(item, "=")
+		i := slices.IndexFunc(s.Options, func(o Option) bool { return o.Name == name })
+		if i < 0 {
+			return nil, &MethodError{text, fmt.Sprintf("no option %q; %s has %s", name, s.Name, s.optionNames())}
+		}
+		if !hasValue && s.Options[i].Flag() {
+			value = "true"
+		}
+		if _, twice := options[name]; twice {
+			return nil, &MethodError{text, fmt.Sprintf("option %q is given twice", name)}
+		}
+		if err := s.Options[i].accepts(value); err != nil {
+			return nil, &MethodError{text, fmt.Sprintf("option %s=%q: %s %v", name, value, name, err)}
+		}
+		options[name] = value
+	}
+	return options, nil
+}
+
+// option returns the value of an option, its default where it is not given.
+func (s *Spec) option(options Options, name string) string {
+	if value, ok := options[name]; ok {
+		return value
+	}
+	for _, o := range s.Options {
+		if o.Name == name {
+			return o.Default
+		}
+	}
+	panic("quantops: " + s.Name + " has no option " + name)
+}

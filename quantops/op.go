@@ -1,0 +1,228 @@
+package quantops
+
+import (
+	"fmt"
+	"hash"
+	"hash/fnv"
+	"sync/atomic"
+
+	"github.com/chewxy/hm"
+	"gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+)
+
+// Function is a computation on whole float32 tensors, the part of an operation that knows no graph. It writes its
+// result into y, which the graph's operation owns and hands over again every step, and reads its inputs' elements.
+type Function interface {
+	fmt.Stringer
+	Forward(y []float32, x [][]float32) error
+}
+
+// Differentiable is a Function with a gradient. Backward overwrites dx[i] for every input i that wants a gradient; for
+// the others dx[i] is nil.
+type Differentiable interface {
+	Function
+	Backward(dx [][]float32, dy, y []float32, x [][]float32) error
+}
+
+// Input is an operand of a Function. Constant ones get no gradient: images, labels, derived parameters.
+type Input struct {
+	Node     *gorgonia.Node
+	Constant bool
+}
+
+// operations counts the nodes made by Apply. Each operation hashes its number, so that Gorgonia never merges two
+// nodes: ours own buffers and state.
+var operations atomic.Uint64
+
+// Apply adds f to the graph of its inputs. The shape of the result is empty for a scalar.
+func Apply(f Function, shape tensor.Shape, inputs ...Input) (*gorgonia.Node, error) {
+	o := &operation{function: f, number: operations.Add(1), constant: make([]bool, len(inputs)), x: make([][]float32, len(inputs))}
+	o.setOutput(shape)
+	children := make(gorgonia.Nodes, len(inputs))
+	for i, in := range inputs {
+		children[i], o.constant[i] = in.Node, in.Constant
+		o.types = append(o.types, typeOf(in.Node.Shape()))
+	}
+	node, err := gorgonia.ApplyOp(o, children...)
+	if err != nil {
+		return nil, fmt.Errorf("quantops: %s: %w", f, err)
+	}
+	return node, nil
+}
+
+func typeOf(shape tensor.Shape) hm.Type {
+	if shape.IsScalar() {
+		return tensor.Float32
+	}
+	return gorgonia.TensorType{Dims: shape.Dims(), Of: tensor.Float32}
+}
+
+// output is what every operation here shares: an output tensor of its own and the plain answers to Gorgonia.
+type output struct {
+	shape tensor.Shape
+	types []hm.Type // of the inputs
+	y     []float32
+	value gorgonia.Value
+}
+
+func (o *output) setOutput(shape tensor.Shape) {
+	o.shape = shape.Clone()
+	if shape.IsScalar() {
+		o.value, o.y = new(gorgonia.F32), make([]float32, 1)
+		return
+	}
+	o.y = make([]float32, shape.TotalSize())
+	o.value = tensor.New(tensor.WithShape(shape...), tensor.WithBacking(o.y))
+}
+
+// run calls do with the output buffer and recovers its panics: Gorgonia runs operations on a goroutine of the
+// machine's, where a panic would end the process.
+func (o *output) run(name fmt.Stringer, do func(y []float32) error) (v gorgonia.Value, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("quantops: %s: %v", name, r)
+		}
+	}()
+	err = do(o.y)
+	if scalar, ok := o.value.(*gorgonia.F32); ok {
+		*scalar = gorgonia.F32(o.y[0])
+	}
+	return o.value, err
+}
+
+func (o *output) buffer() []float32 { return o.y }
+
+// Result returns the elements that the node's operation computes: the same memory every step. It is for nodes made by
+// [Apply] and their gradients; a node of Gorgonia's own, such as the sum of the gradients of a value used twice, is
+// an error.
+func Result(n *gorgonia.Node) ([]float32, error) {
+	if o, ok := n.Op().(interface{ buffer() []float32 }); ok {
+		return o.buffer(), nil
+	}
+	return nil, fmt.Errorf("quantops: node %v is not an operation of this package", n)
+}
+
+func (o *output) Arity() int { return len(o.types) }
+
+func (o *output) Type() hm.Type {
+	return hm.NewFnType(append(append([]hm.Type{}, o.types...), typeOf(o.shape))...)
+}
+
+func (o *output) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) { return o.shape.Clone(), nil }
+func (o *output) ReturnsPtr() bool                                      { return true }
+func (o *output) CallsExtern() bool                                     { return false }
+func (o *output) OverwritesInput() int                                  { return -1 }
+
+// floats returns the elements of a value.
+func floats(v gorgonia.Value) ([]float32, error) {
+	switch data := v.Data().(type) {
+	case []float32:
+		return data, nil
+	case float32:
+		return []float32{data}, nil
+	}
+	return nil, fmt.Errorf("quantops: an operand holds %T, want float32", v.Data())
+}
+
+// operation is a Function in a graph.
+type operation struct {
+	output
+	function Function
+	number   uint64
+	constant []bool
+	x        [][]float32
+}
+
+func (o *operation) String() string        { return o.function.String() }
+func (o *operation) WriteHash(h hash.Hash) { fmt.Fprintf(h, "goqat %d %s", o.number, o.function) }
+func (o *operation) Hashcode() uint32      { return hashcode(o) }
+
+func hashcode(o gorgonia.Op) uint32 {
+	h := fnv.New32a()
+	o.WriteHash(h)
+	return h.Sum32()
+}
+
+func (o *operation) Do(values ...gorgonia.Value) (gorgonia.Value, error) {
+	for i, v := range values {
+		x, err := floats(v)
+		if err != nil {
+			return nil, err
+		}
+		o.x[i] = x
+	}
+	return o.run(o, func(y []float32) error { return o.function.Forward(y, o.x) })
+}
+
+// DiffWRT says which inputs get a gradient.
+func (o *operation) DiffWRT(inputs int) []bool {
+	wants := make([]bool, inputs)
+	_, differentiable := o.function.(Differentiable)
+	for i := range wants {
+		wants[i] = differentiable && !o.constant[i]
+	}
+	return wants
+}
+
+// SymDiff makes one backward operation, which computes all gradients at once and is itself the first of them, and
+// for each further gradient an operation that hands over its buffer.
+func (o *operation) SymDiff(inputs gorgonia.Nodes, _, grad *gorgonia.Node) (gorgonia.Nodes, error) {
+	gradients := make(gorgonia.Nodes, len(inputs))
+	var first *backward
+	for i, wanted := range o.DiffWRT(len(inputs)) {
+		if !wanted {
+			continue
+		}
+		g := &gradient{of: o, input: i}
+		g.setOutput(inputs[i].Shape())
+		var err error
+		if first == nil {
+			first = &backward{gradient: g, dx: make([][]float32, len(inputs))}
+			first.types = []hm.Type{typeOf(grad.Shape())}
+			gradients[i], err = gorgonia.ApplyOp(first, grad)
+			first.node = gradients[i]
+		} else {
+			g.types = []hm.Type{typeOf(first.shape)}
+			gradients[i], err = gorgonia.ApplyOp(g, first.node)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("quantops: gradient of %s: %w", o, err)
+		}
+		first.dx[i] = g.y
+	}
+	return gradients, nil
+}
+
+// gradient is the gradient of one input, filled in by the backward operation that it depends on.
+type gradient struct {
+	output
+	of    *operation
+	input int
+}
+
+func (g *gradient) String() string { return fmt.Sprintf("gradient %d of %s", g.input, g.of) }
+func (g *gradient) WriteHash(h hash.Hash) {
+	fmt.Fprintf(h, "goqat gradient %d %d", g.of.number, g.input)
+}
+func (g *gradient) Hashcode() uint32 { return hashcode(g) }
+
+func (g *gradient) Do(...gorgonia.Value) (gorgonia.Value, error) { return g.value, nil }
+
+// backward computes all gradients of an operation. The operation's inputs and output stand in its own buffers and
+// are still those of this step, since the gradient that comes in depends on them.
+type backward struct {
+	*gradient
+	dx   [][]float32
+	node *gorgonia.Node
+}
+
+func (b *backward) Do(values ...gorgonia.Value) (gorgonia.Value, error) {
+	dy, err := floats(values[0])
+	if err != nil {
+		return nil, err
+	}
+	return b.run(b, func([]float32) error {
+		return b.of.function.(Differentiable).Backward(b.dx, dy, b.of.y, b.of.x)
+	})
+}

@@ -1,0 +1,78 @@
+package quantops
+
+import (
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/internal/kernel"
+)
+
+// Role says what a quantizer is for.
+type Role uint8
+
+// The two roles.
+const (
+	Weights Role = iota
+	Activations
+)
+
+func (r Role) String() string { return [...]string{"weights", "activations"}[r] }
+
+// Target describes the tensor that a quantizer is made for.
+type Target struct {
+	Role     Role
+	Channels int  // weights: output channels, the first dimension; activations: 1
+	Size     int  // weights: elements of the whole tensor; activations: elements of one image
+	Signed   bool // whether the tensor can hold negative numbers
+}
+
+// Kind says where the numbers of a parameter come from.
+type Kind uint8
+
+// The kinds of parameters.
+const (
+	Learned Kind = iota // follows a gradient
+	Derived             // computed from the tensor each time
+	Running             // follows the data during calibration and training, and stands still in evaluation
+)
+
+// Theta describes the parameters of a quantizer: a matrix [Rows][len(Columns)], a row per channel.
+type Theta struct {
+	Name    string // of the whole: "step", "range", …
+	Kind    Kind
+	Rows    int       // channels, or 1 where one row serves the tensor
+	Columns []string  // "step"; "low", "high"; …
+	Minimum []float32 // of each column; learned parameters are kept at or above it after each step; nil for none
+	Rate    float64   // of learned parameters: multiplies the learning rate
+	Decay   float64   // of learned parameters: multiplies the weight decay
+}
+
+// Extent says which elements of a tensor of blocks are there; padded lanes of a short batch are not.
+type Extent = kernel.Extent
+
+// Quantizer is a projection made for one tensor. Theta holds its parameters, row-major; x is
+// [channels][n] for weights and a tensor of blocks (one channel) for activations.
+type Quantizer interface {
+	// Theta describes theta.
+	Theta() Theta
+	// Fit sets theta from data; batches counts the batches that theta has been fitted to before.
+	Fit(theta, x []float32, e Extent, batches int)
+	// Levels computes the level of every element of x.
+	Levels(levels, x, theta []float32)
+	// Units computes the worth of level 1 in every channel.
+	Units(units, theta []float32)
+	// Backward computes the surrogate gradients from dy = ∂L/∂(level·unit). It overwrites dx and dtheta.
+	Backward(dx, dtheta, dy, x, theta []float32)
+}
+
+// WeightQuantizer is a projection of weights that can be exported.
+type WeightQuantizer interface {
+	Quantizer
+	// Encode returns the integers of weights x of the given shape [outputs][…].
+	Encode(x, theta []float32, shape []int) (*integer.Weights, error)
+}
+
+// ActivationQuantizer is a projection of activations that can be exported.
+type ActivationQuantizer interface {
+	Quantizer
+	// Grid returns the integer coding of the activations.
+	Grid(theta []float32) (integer.Grid, error)
+}

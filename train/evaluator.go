@@ -1,0 +1,130 @@
+package train
+
+import (
+	"fmt"
+
+	"github.com/goqat/goqat/datasets"
+	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/layers"
+	"gorgonia.org/gorgonia"
+)
+
+// Evaluation is a network's score on a data set.
+type Evaluation struct {
+	Accuracy float64 // share of images whose largest logit is that of their label
+	Loss     float64 // mean cross-entropy
+	Classes  []int   // predicted class of every image: the largest logit, the first among equals
+}
+
+// Evaluator scores a network in evaluation mode. It keeps its graph between evaluations and sees the parameters
+// as they are at each.
+type Evaluator struct {
+	network *layers.Network
+	pass    *layers.Pass
+	machine gorgonia.VM
+	images  []float32
+	labels  []int32
+	logits  []float32
+	unit    func() float64
+}
+
+// NewEvaluator builds the evaluation graph of a network for batches of a number of images.
+func NewEvaluator(network *layers.Network, batch int) (*Evaluator, error) {
+	if batch < 1 {
+		return nil, fmt.Errorf("train: evaluation batch of %d images: want at least 1", batch)
+	}
+	e := &Evaluator{network: network, pass: layers.NewPass(layers.Evaluation, batch)}
+	blocks := e.pass.Blocks()
+	e.images, e.labels = make([]float32, blocks*network.Input.Len()*kernel.Lanes), make([]int32, blocks*kernel.Lanes)
+	out, err := network.Forward(e.pass, e.images)
+	if err != nil {
+		return nil, err
+	}
+	e.unit = out.Unit
+	if e.logits, err = result(out.Node); err != nil {
+		return nil, err
+	}
+	e.machine = gorgonia.NewTapeMachine(e.pass.Graph)
+	return e, nil
+}
+
+// Evaluate scores the network on all images of a data set.
+func (e *Evaluator) Evaluate(d *datasets.Dataset) (Evaluation, error) {
+	if err := e.pass.Refresh(); err != nil {
+		return Evaluation{}, err
+	}
+	score := Evaluation{Classes: make([]int, 0, d.Len())}
+	right, loss := 0, 0.0
+	for indices := range datasets.Batches(d.Len(), e.pass.Images) {
+		if err := e.run(d, indices); err != nil {
+			return Evaluation{}, err
+		}
+		loss += e.loss(len(indices))
+		for i, index := range indices {
+			class := e.class(i)
+			score.Classes = append(score.Classes, class)
+			if class == int(d.Labels[index]) {
+				right++
+			}
+		}
+	}
+	score.Accuracy, score.Loss = float64(right)/float64(d.Len()), loss/float64(d.Len())
+	return score, nil
+}
+
+// run computes the logits of a batch; a short one fills the first lanes.
+func (e *Evaluator) run(d *datasets.Dataset, indices []int) error {
+	blocks := kernel.Blocks(len(indices))
+	clear(e.images)
+	for i := range e.labels {
+		e.labels[i] = -1
+	}
+	d.Fill(e.images[:blocks*e.network.Input.Len()*kernel.Lanes], e.labels[:blocks*kernel.Lanes], indices)
+	defer e.machine.Reset()
+	if err := e.machine.RunAll(); err != nil {
+		return fmt.Errorf("train: evaluation: %w", err)
+	}
+	return nil
+}
+
+// loss returns the summed loss of the batch's n images.
+func (e *Evaluator) loss(n int) float64 {
+	classes := e.network.Output.Len()
+	real, unit := make([]float32, len(e.logits)), e.unit()
+	for i, v := range e.logits {
+		real[i] = float32(float64(v) * unit)
+	}
+	return float64(n) * kernel.CrossEntropy{Classes: classes}.Loss(make([]float32, len(real)), real, e.labels)
+}
+
+// class returns the class of image i of the batch.
+func (e *Evaluator) class(i int) int {
+	classes := e.network.Output.Len()
+	at, best := i/kernel.Lanes*classes*kernel.Lanes+i%kernel.Lanes, 0
+	for k := range classes {
+		if e.logits[at+k*kernel.Lanes] > e.logits[at+best*kernel.Lanes] {
+			best = k
+		}
+	}
+	return best
+}
+
+// Logits returns the logits of the images of these indices, at most a batch of them, as [image][class] real numbers.
+func (e *Evaluator) Logits(d *datasets.Dataset, indices []int) ([]float32, error) {
+	if err := e.pass.Refresh(); err != nil {
+		return nil, err
+	}
+	if err := e.run(d, indices); err != nil {
+		return nil, err
+	}
+	classes, unit := e.network.Output.Len(), e.unit()
+	logits := make([]float32, len(indices)*classes)
+	kernel.Unpack(logits, e.logits, len(indices), classes)
+	for i := range logits {
+		logits[i] = float32(float64(logits[i]) * unit)
+	}
+	return logits, nil
+}
+
+// Close ends the evaluator's machine.
+func (e *Evaluator) Close() error { return e.machine.Close() }
