@@ -25,6 +25,7 @@ type Builder struct {
 	layers    []Layer
 	consumed  []bool // whether a node uses the layer
 	imageGrid *Grid
+	finished  bool // Output has handed the program over
 }
 
 // NewBuilder starts a network for images of the given kind. A description that is unfit is reported
@@ -293,7 +294,7 @@ func (b *Builder) Add(x, y Value) (Value, error) {
 }
 
 // Output ends the network: x, of as many elements as there are classes, becomes wide logits with one
-// power-of-two scale for all classes and magnitudes below 2^24. The builder must not be used afterwards.
+// power-of-two scale for all classes and magnitudes below 2^24. The builder refuses everything afterwards.
 func (b *Builder) Output(x Value, classes []string) (*Model, error) {
 	if err := b.check(x); err != nil {
 		return nil, err
@@ -318,6 +319,7 @@ func (b *Builder) Output(x Value, classes []string) (*Model, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
+	b.finished = true
 	return m, nil
 }
 

@@ -67,6 +67,15 @@ func TestFoldedConvolutionEqualsLevels(t *testing.T) {
 	}
 }
 
+// A sum that ends the network is its logits as it stands.
+func TestOutputOfAWideValue(t *testing.T) {
+	m := newMirror(t, 15, integer.Shape{Channels: 3, Height: 1, Width: 1})
+	x := m.image(signed(8, 0.02))
+	model, check := m.output(m.add(x, x))
+	require.Len(t, model.Program.Nodes, 1)
+	check([]uint8{0, 100, 255})
+}
+
 func TestBuilderValueAccessors(t *testing.T) {
 	m := newMirror(t, 13, integer.Shape{Channels: 2, Height: 4, Width: 4})
 	x := m.image(unsigned(8, 0.02))
@@ -140,7 +149,7 @@ func TestBuilderRefuses(t *testing.T) {
 			_, err := b.Conv("conv1", x, m.weights(4, 1, 1, 2, 3, 3), []float32{float32(math.NaN())}, integer.ConvGeometry{})
 			return err
 		}, "bias NaN of channel 0"},
-		"accumulator": {func(m *mirror, b builder, x, _ value) error {
+		"accumulator": {func(m *mirror, _ builder, _, _ value) error {
 			big := integer.NewBuilder(integer.Input{Channels: 70000, Height: 1, Width: 1, Pixel: make([][256]float32, 70000)})
 			x, err := big.Quantize(big.Input(), grid)
 			require.NoError(t, err)
@@ -251,6 +260,12 @@ func TestBuilderRefuses(t *testing.T) {
 			_, err := b.Output(p, nil)
 			return err
 		}, "for 0 classes"},
+		"after the output": {func(m *mirror, b builder, _, p value) error {
+			_, err := b.Output(p, make([]string, 48))
+			require.NoError(t, err)
+			_, err = b.Quantize(p, grid)
+			return err
+		}, "already has its output"},
 		"unused layer": {func(m *mirror, b builder, x, _ value) error {
 			_, err := b.Output(x, make([]string, 72))
 			return err

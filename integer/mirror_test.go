@@ -13,7 +13,7 @@ import (
 // mirror builds a network twice: with a Builder, and as straightforward real arithmetic in float64
 // that is told nothing of zero points, folding or requantizers. At every quantization the two are compared.
 type mirror struct {
-	t       *testing.T
+	t       testing.TB
 	random  *rand.Rand
 	builder *integer.Builder
 	pixels  [][256]float32
@@ -27,12 +27,12 @@ type twin struct {
 	real  func(trace []integer.Tensor) []float64
 }
 
-func newMirror(t *testing.T, seed uint64, input integer.Shape) *mirror {
+func newMirror(t testing.TB, seed uint64, input integer.Shape) *mirror {
 	m := &mirror{t: t, random: rand.New(rand.NewPCG(seed, 0)), input: input, checked: new(int)}
 	m.pixels = make([][256]float32, input.Channels)
 	for c := range m.pixels {
 		for p := range m.pixels[c] {
-			m.pixels[c][p] = (float32(p)/255 - 0.4) / (0.25 + 0.01*float32(c))
+			m.pixels[c][p] = 5 * (float32(p)/255 - 0.4) / float32(c+4)
 		}
 	}
 	m.builder = integer.NewBuilder(integer.Input{Channels: input.Channels, Height: input.Height, Width: input.Width, Pixel: m.pixels})
@@ -83,7 +83,7 @@ func (m *mirror) weights(bits uint8, planes int, shape ...int) *integer.Weights 
 func (m *mirror) bias(channels int) []float32 {
 	bias := make([]float32, channels)
 	for o := range bias {
-		bias[o] = float32(m.random.NormFloat64() * 0.3)
+		bias[o] = float32(m.random.Float64() - 0.5)
 	}
 	return bias
 }
@@ -165,7 +165,7 @@ func (m *mirror) scale(x twin, positive bool) twin {
 	channels := x.value.Shape().Channels
 	gamma, beta := make([]float64, channels), make([]float64, channels)
 	for c := range gamma {
-		gamma[c], beta[c] = 0.5+m.random.Float64(), m.random.NormFloat64()*0.2
+		gamma[c], beta[c] = 0.5+m.random.Float64(), m.random.Float64()/2-0.25
 		if !positive && c%3 == 1 {
 			gamma[c] = -gamma[c]
 		}
@@ -335,7 +335,8 @@ func asymmetricNet(m *mirror) twin {
 	x = m.quantize(m.scale(x, true), asymmetric(0.02))
 	x = m.conv("grouped", x, m.weights(9, 1, 4, 3, 2, 2), m.bias(4), integer.ConvGeometry{Groups: 2, StrideWidth: 2})
 	x = m.flatten(m.quantize(x, signed(6, 0.1)))
-	return m.linear("last", x, m.weights(1, 1, 5, x.value.Shape().Len()), m.bias(5))
+	x = m.quantize(m.linear("binary", x, m.weights(1, 1, 5, x.value.Shape().Len()), m.bias(5)), unsigned(3, 0.1))
+	return m.linear("last", x, m.weights(6, 2, 4, 5), m.bias(4))
 }
 
 // residual has wide sums of every kind of operand, a normalization of a wide value, and an average before the end.
@@ -357,10 +358,10 @@ func residual(m *mirror) twin {
 // averaging ends in an average of codes, without a linear layer, and averages a pending value.
 func averaging(m *mirror) twin {
 	x := m.image(asymmetric(0.02))
-	x = m.relu(m.conv("first", x, m.weights(6, 1, 8, 4, 3, 3), m.bias(8), integer.ConvGeometry{}))
+	x = m.relu(m.conv("first", x, m.weights(6, 1, 7, 4, 3, 3), m.bias(7), integer.ConvGeometry{}))
 	x = m.pool(x, integer.Window{Height: 2, Width: 3, StrideHeight: 1, StrideWidth: 1, PadTop: 1, PadLeft: 2}, true)
 	x = m.quantize(x, integer.Grid{Bits: 7, Scale: 0.02, Zero: 9, Min: 0, Max: 127})
-	x = m.quantize(m.conv("second", x, m.weights(7, 1, 3, 8, 1, 1), m.bias(3), integer.ConvGeometry{}), signed(8, 0.01))
+	x = m.quantize(m.conv("second", x, m.weights(7, 1, 3, 7, 1, 1), m.bias(3), integer.ConvGeometry{}), signed(8, 0.01))
 	shape := x.value.Shape()
 	return m.flatten(m.pool(x, integer.Window{Height: shape.Height, Width: shape.Width}, true))
 }

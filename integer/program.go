@@ -76,8 +76,8 @@ type Tensor struct {
 
 // Cost is what running one image takes.
 type Cost struct {
-	Multiplications int64 // in convolutions and matrix products
-	Elements        int64 // at most so many int32s of working memory per worker
+	Operations int64 // multiply-accumulates of convolutions and matrix products, and elements that pooling reads
+	Elements   int64 // at most so many int32s of working memory per worker
 }
 
 // Cost returns what one image takes, so that a program from outside can be judged before it is run.

@@ -37,7 +37,7 @@ func wide(entries int) *integer.Requantizer {
 	return r
 }
 
-// window returns a pooling node over the coded image and a flattening to as many logits as it has outputs.
+// windowed makes the program a single pooling node.
 func windowed(p *integer.Program, kind integer.Kind, w integer.Window) {
 	p.Nodes = []integer.Node{{Kind: kind, Name: "pool", Inputs: []int{0}, Window: w}}
 }
@@ -91,7 +91,7 @@ func TestProgramValidate(t *testing.T) {
 		"products":          {products, "products reach 2^62"},
 		"wide into conv":    {wideIntoConv, `node "second": channel 0: input covers`},
 		"wide window sum":   {wideWindow, "window sums reach"},
-		"wide accumulators": {longRow, "accumulators reach 2164260863"},
+		"wide accumulators": {longRow, "accumulators reach 2147483775"},
 		"much memory":       {muchMemory, "want less than 2^31"},
 		"large conv output": {largeOutput, "output of 65536x200x200: want less than 2^31"},
 	} {
@@ -129,13 +129,12 @@ func wideWindow(p *integer.Program) {
 	}
 }
 
-// longRow has 2^23 + 2^16 + ... weights of 1 and a code of 255: one product more than int32 holds.
+// longRow has so many weights of 1 that as many codes of 255 just pass 2^31.
 func longRow(p *integer.Program) {
-	n := 8487298
+	n := 8421505
 	p.Input = integer.Shape{Channels: 1, Height: 1, Width: n}
 	p.Weights = []integer.IntegerWeights{{Shape: []int{1, n}, Codes: make([]uint16, n), Tables: [][]int8{{1, 1}}}}
 	p.Nodes[1].Requantizer = wide(1)
-	p.Weights[0].Tables[0][0] = 1
 }
 
 func muchMemory(p *integer.Program) {
@@ -160,11 +159,11 @@ func TestRequantizationAtItsLimits(t *testing.T) {
 	p := small()
 	p.Nodes[1].Requantizer = &integer.Requantizer{
 		Multiplier: [][]int32{{math.MaxInt32, math.MaxInt32}}, Bias: []int64{1<<62 - 1 - 255*math.MaxInt32, -1<<62 + 1 + 765*math.MaxInt32},
-		Shift: []uint8{62, 40}, Min: -1 << 22, Max: 1 << 22,
+		Shift: []uint8{62, 40}, Min: -1 << 23, Max: 1 << 23,
 	}
 	require.NoError(t, p.Validate())
 	logits, err := p.Run([]uint8{0, 255, 0, 0})
 	require.NoError(t, err)
-	// Channel 0: 2^62 - 1, hence 1. Channel 1: weights -1 -2 1 0, so -510 of at most -765.
-	require.Equal(t, []int32{1, -1<<22 + 0}, []int32{logits[0], logits[1]})
+	// Channel 0: 2^62 - 1, hence 1. Channel 1: weights -1 -2 1 0, so -510 where -765 would be the least: -2^62 + 255 * 2^31, hence -2^22.
+	require.Equal(t, []int32{1, -1 << 22}, logits)
 }

@@ -29,9 +29,10 @@ type Affine struct {
 }
 
 // NewAffine says what the accumulators of a layer are worth whose inputs are levels of grid g and whose weights have
-// the given planes: Scale = g.Scale * plane.Scale. Bias is real, one for each of channels, or nil.
+// the given planes: Scale = g.Scale * plane.Scale. Bias is real, one for each of channels, or nil;
+// other lengths are refused where the result is used.
 func NewAffine(g Grid, planes []Plane, bias []float32, channels int) Affine {
-	a := Affine{Bias: make([]float64, channels)}
+	a := Affine{Bias: make([]float64, max(channels, len(bias)))}
 	for o, b := range bias {
 		a.Bias[o] = float64(b)
 	}

@@ -64,6 +64,9 @@ func (b *Builder) check(v Value) error {
 	if v.builder != b {
 		return errors.New("integer: value of another builder or of none")
 	}
+	if b.finished {
+		return errors.New("integer: the network already has its output: start a new builder")
+	}
 	return nil
 }
 

@@ -152,11 +152,12 @@ func (pl *plan) addCost(n *Node, in, out Shape, weights *IntegerWeights) error {
 		height, width := n.Geometry.slide(weights.Shape).padded(in)
 		pl.cost.Elements += int64(in.Channels*height*width) + int64(len(weights.Tables)*out.Height*out.Width)
 	}
+	perOutput := int64(n.Window.Height) * int64(n.Window.Width)
 	if weights != nil {
-		perOutput := int64(len(weights.Codes) / weights.Shape[0])
-		// Saturates rather than overflows: terms stay below 2^62.
-		pl.cost.Multiplications = min(pl.cost.Multiplications, 1<<62) + int64(out.Len())*perOutput
+		perOutput = int64(len(weights.Codes) / weights.Shape[0])
 	}
+	// Saturates rather than overflows: terms stay below 2^62.
+	pl.cost.Operations = min(pl.cost.Operations, 1<<62) + int64(out.Len())*perOutput
 	if pl.cost.Elements > maxElements {
 		return fmt.Errorf("values of %d elements up to here: want less than 2^31", pl.cost.Elements)
 	}

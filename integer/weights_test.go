@@ -56,7 +56,7 @@ func TestWeightsValidate(t *testing.T) {
 	}{
 		"rank":             {func(w *integer.Weights) { w.Shape = []int{6} }, "1 dimensions"},
 		"zero dimension":   {func(w *integer.Weights) { w.Shape = []int{0, 3} }, "want positive dimensions"},
-		"overflow":         {func(w *integer.Weights) { w.Shape = []int{1 << 40, 1 << 40} }, "less than 2^31"},
+		"overflow":         {func(w *integer.Weights) { w.Shape = []int{math.MaxInt, math.MaxInt} }, "less than 2^31"},
 		"code count":       {func(w *integer.Weights) { w.Codes = w.Codes[1:] }, "5 weight codes for shape [2 3]: want 6"},
 		"code range":       {func(w *integer.Weights) { w.Codes[4] = 4 }, "weight code 4 at 4: want less than 4"},
 		"no planes":        {func(w *integer.Weights) { w.Planes = nil }, "0 planes"},

@@ -62,7 +62,7 @@ func (l *Conv2D) validate(in Shape, rows, columns kernel.Axis, groups int) error
 	case l.Pad < 0 || l.Pad >= l.Kernel:
 		return fmt.Errorf("padding %d: want 0 or more and less than the kernel, %d", l.Pad, l.Kernel)
 	case in.Channels%groups != 0 || l.Outputs%groups != 0:
-		return fmt.Errorf("%d groups divide neither %d input nor %d output channels evenly", groups, in.Channels, l.Outputs)
+		return fmt.Errorf("%d groups: want a divisor of %d input and of %d output channels", groups, in.Channels, l.Outputs)
 	case in.Height+2*l.Pad < l.Kernel || in.Width+2*l.Pad < l.Kernel:
 		return fmt.Errorf("kernel %d is larger than the padded input of %v", l.Kernel, in)
 	}

@@ -199,35 +199,60 @@ func (f *requantize) prepare() error {
 	if err != nil {
 		return fmt.Errorf("layers: %s: %w", f.name, err)
 	}
+	g, err := f.sums.from.grid()
+	if err != nil {
+		return fmt.Errorf("layers: %s: %w", f.name, err)
+	}
 	f.planes = f.planes[:0]
-	for p, plane := range weights.Planes {
-		largest := int64(0)
-		for _, b := range f.current.bound[p] {
-			largest = max(largest, b)
+	for _, plane := range weights.Planes {
+		w := part{make([]float32, len(weights.Codes)), 1}
+		for i, code := range weights.Codes {
+			w.weights[i] = float32(plane.Table[code])
 		}
-		f.planes = append(f.planes, split(weights.Codes, plane.Table, largest))
+		f.planes = append(f.planes, w.split(weights.Shape[0], g.Magnitude()))
 	}
 	return nil
 }
 
-// split makes the parts of a plane: itself where its sums stay below 2^24, else its table's high and low digits to
-// the base 16, whose sums are an eighth as large.
-func split(codes []uint16, table []int8, bound int64) []part {
-	if bound < 1<<integer.WideBits {
-		return []part{{pick(codes, table, func(v int8) int8 { return v }), 1}}
+// split makes the parts of p, a tensor [outputs][…]: itself where its sums over inputs of at most magnitude stay below
+// 2^24; else its high and low digits to the base 16, from -8 to 8, neither of which is ever larger than the weight itself;
+// and where weights are as small as that already, the first and the second half of every output's taps.
+func (p part) split(outputs int, magnitude int64) []part {
+	largest, reach := p.reach(outputs)
+	if reach*magnitude < 1<<integer.WideBits {
+		return []part{p}
 	}
-	return []part{
-		{pick(codes, table, func(v int8) int8 { return v >> 4 }), 16},
-		{pick(codes, table, func(v int8) int8 { return v & 15 }), 1},
+	each := len(p.weights) / outputs
+	a, b := part{make([]float32, len(p.weights)), p.factor}, part{make([]float32, len(p.weights)), p.factor}
+	if largest > 8 {
+		a.factor *= 16
 	}
+	for i, w := range p.weights {
+		switch {
+		case largest > 8:
+			a.weights[i] = float32(math.Floor(float64(w+8) / 16))
+			b.weights[i] = w - float32(16*a.weights[i])
+		case i%each < each/2:
+			a.weights[i] = w
+		default:
+			b.weights[i] = w
+		}
+	}
+	return append(a.split(outputs, magnitude), b.split(outputs, magnitude)...)
 }
 
-func pick(codes []uint16, table []int8, digit func(int8) int8) []float32 {
-	weights := make([]float32, len(codes))
-	for i, code := range codes {
-		weights[i] = float32(digit(table[code]))
+// reach returns the largest weight and the largest sum of an output's weights, both in magnitude.
+func (p part) reach(outputs int) (largest float32, sum int64) {
+	each := len(p.weights) / outputs
+	for o := range outputs {
+		s := int64(0)
+		for _, w := range p.weights[o*each : (o+1)*each] {
+			w = max(w, -w)
+			largest, s = max(largest, w), s+int64(w)
+		}
+		sum = max(sum, s)
 	}
-	return weights
+	return largest, sum
 }
 
 // Forward computes the accumulators and requantizes them.

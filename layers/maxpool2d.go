@@ -1,6 +1,8 @@
 package layers
 
 import (
+	"fmt"
+
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/internal/kernel"
 	"github.com/goqat/goqat/quantops"
@@ -11,19 +13,29 @@ var _ Layer = MaxPool2D{}
 // MaxPool2D takes the largest element of each window; padding never wins. The gradient goes to the first maximum in
 // row-major order.
 type MaxPool2D struct {
-	Window int // rows and columns of the window
+	Window int // rows and columns of the window, at most 256
 	Stride int // 0 means Window
 	Pad    int // on each side, at most half the window
 }
 
 func (l MaxPool2D) window() window { return window{l.Window, l.Stride, l.Pad} }
 
+// maxWindow is the largest window whose taps an uint16 can number.
+const maxWindow = 256
+
+func (l MaxPool2D) shape(in Shape) (Shape, error) {
+	if l.Window > maxWindow {
+		return Shape{}, fmt.Errorf("layers: MaxPool2D: window %d: want at most %d", l.Window, maxWindow)
+	}
+	return l.window().shape("MaxPool2D", in)
+}
+
 // Build checks that windows fit.
-func (l MaxPool2D) Build(_ *Build, in Shape) (Shape, error) { return l.window().shape("MaxPool2D", in) }
+func (l MaxPool2D) Build(_ *Build, in Shape) (Shape, error) { return l.shape(in) }
 
 // Forward adds the pooling to a pass. It commutes with requantization, which keeps order.
 func (l MaxPool2D) Forward(p *Pass, x Value) (Value, error) {
-	shape, err := l.window().shape("MaxPool2D", x.Shape)
+	shape, err := l.shape(x.Shape)
 	if err != nil {
 		return Value{}, err
 	}

@@ -28,8 +28,14 @@ func NewNetwork(root Layer, input Shape, seed uint64) (*Network, error) {
 // Params returns all parameters in the order of the layers.
 func (n *Network) Params() []*Param { return n.Root.Params() }
 
-// Forward adds the network to a pass, from images to logits.
+// Forward adds the network to a pass, from images, [blocks][channels][height][width][16], to logits.
 func (n *Network) Forward(p *Pass, images []float32) (Output, error) {
+	if p.Images < 1 {
+		return Output{}, fmt.Errorf("layers: a pass of %d images: want at least 1", p.Images)
+	}
+	if want := n.Input.tensor(p.Blocks()).TotalSize(); len(images) != want {
+		return Output{}, fmt.Errorf("layers: %d numbers for %d images of %v: want %d", len(images), p.Images, n.Input, want)
+	}
 	v, err := n.Root.Forward(p, p.Input(n.Input, images))
 	if err != nil {
 		return Output{}, err
@@ -40,8 +46,8 @@ func (n *Network) Forward(p *Pass, images []float32) (Output, error) {
 // Fit sets the quantizer parameters that follow from weights, after these have been loaded.
 func (n *Network) Fit() {
 	walk(n.Root, func(l Layer) {
-		if w, ok := l.(interface{ fit() }); ok {
-			w.fit()
+		if w, ok := l.(interface{ core() *weighted }); ok {
+			w.core().weight.Fit()
 		}
 	})
 }
@@ -58,14 +64,40 @@ func (n *Network) Quantized() bool {
 }
 
 // Lower makes the integer model. Pixel tells what real number stands for each pixel value of every channel; classes
-// names the outputs.
+// names the outputs. A network none of whose layers quantizes its activations has no program: its model is the
+// codes and tables of its weights.
 func (n *Network) Lower(pixel [][256]float32, classes []string) (*integer.Model, error) {
+	if model, err := n.codes(classes); model != nil || err != nil {
+		return model, err
+	}
 	b := integer.NewBuilder(integer.Input{Channels: n.Input.Channels, Height: n.Input.Height, Width: n.Input.Width, Pixel: pixel})
 	v, err := n.Root.Lower(b, b.Input())
 	if err != nil {
 		return nil, err
 	}
 	return b.Output(v, classes)
+}
+
+// codes makes the model without a program; nil where a layer quantizes its activations.
+func (n *Network) codes(classes []string) (*integer.Model, error) {
+	var found []*weighted
+	walk(n.Root, func(l Layer) {
+		if w, ok := l.(interface{ core() *weighted }); ok {
+			found = append(found, w.core())
+		}
+	})
+	model := &integer.Model{Classes: classes, Input: integer.Shape{Channels: n.Input.Channels, Height: n.Input.Height, Width: n.Input.Width}}
+	for _, w := range found {
+		if !w.input.none() {
+			return nil, nil
+		}
+		weights, err := w.encode()
+		if err != nil {
+			return nil, err
+		}
+		model.Layers = append(model.Layers, integer.Layer{Name: w.name, Weights: *weights, Bias: w.biases()})
+	}
+	return model, model.Validate()
 }
 
 // walk visits root and the layers inside it in order.

@@ -16,7 +16,7 @@ func (w window) shape(layer string, in Shape) (Shape, error) {
 	case w.size < 1 || w.stride < 0:
 		return Shape{}, fmt.Errorf("layers: %s: window %d, stride %d: want positive numbers", layer, w.size, w.stride)
 	case w.pad < 0 || 2*w.pad > w.size:
-		return Shape{}, fmt.Errorf("layers: %s: padding %d: want 0 to half the window, %d", layer, w.pad, w.size)
+		return Shape{}, fmt.Errorf("layers: %s: padding %d: want 0 to half the window, %d", layer, w.pad, w.size/2)
 	case w.size > in.Height+2*w.pad || w.size > in.Width+2*w.pad:
 		return Shape{}, fmt.Errorf("layers: %s: window %d is larger than the padded input of %v", layer, w.size, in)
 	}

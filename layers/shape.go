@@ -27,6 +27,15 @@ func (s Shape) tensor(blocks int) tensor.Shape {
 // maxElements bounds every tensor, so that its size fits an int32.
 const maxElements = 1<<31 - 1
 
+// fits says whether a tensor of that shape, of positive sizes, keeps the bound.
+func fits(shape []int) bool {
+	rest := maxElements
+	for _, n := range shape {
+		rest /= n
+	}
+	return rest > 0
+}
+
 func (s Shape) validate() error {
 	if s.Channels < 1 || s.Height < 1 || s.Width < 1 {
 		return fmt.Errorf("shape %v: want positive sizes", s)

@@ -89,7 +89,9 @@ type observe struct {
 func (f *observe) String() string { return "observe " + f.theta.Name }
 
 func (f *observe) Forward(y []float32, x [][]float32) error {
-	f.quantizer.Fit(f.theta.Data(), x[0], f.pass.extent(f.shape), f.pass.batches)
+	// A short batch leaves whole blocks of padding, of which its extent does not tell.
+	there := f.shape.tensor(f.pass.Blocks()).TotalSize()
+	f.quantizer.Fit(f.theta.Data(), x[0][:there], f.pass.extent(f.shape), f.pass.batches)
 	copy(y, x[0])
 	return nil
 }

@@ -28,6 +28,9 @@ func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
 	if err := w.out.validate(); err != nil {
 		return fmt.Errorf("layers: %s: output %w", w.name, err)
 	}
+	if !fits(shape) {
+		return fmt.Errorf("layers: %s: weights %v have more than 2^31 elements", w.name, shape)
+	}
 	weight, err := newProjected(b, w.name, m.Weights, shape)
 	if err != nil {
 		return fmt.Errorf("layers: %s: %w", w.name, err)
@@ -63,7 +66,7 @@ func (w *weighted) Params() []*Param {
 	return params
 }
 
-func (w *weighted) fit() { w.weight.Fit() }
+func (w *weighted) core() *weighted { return w }
 
 // forward adds the layer to a pass.
 func (w *weighted) forward(p *Pass, x Value) (Value, error) {
@@ -91,14 +94,23 @@ func (w *weighted) forward(p *Pass, x Value) (Value, error) {
 	return Value{Shape: w.out, node: n}, p.remember(w.name, n)
 }
 
-// integers returns what lowering needs of the layer.
-func (w *weighted) integers(b *integer.Builder, x integer.Value) (integer.Value, *integer.Weights, []float32, error) {
+// encode returns the integers of the weights.
+func (w *weighted) encode() (*integer.Weights, error) {
 	weights, err := w.weight.Encode()
 	if err != nil {
-		return x, nil, nil, fmt.Errorf("layers: %s: %w", w.name, err)
+		return nil, fmt.Errorf("layers: %s: %w", w.name, err)
 	}
 	if weights == nil {
-		return x, nil, nil, fmt.Errorf("layers: %s has no weight quantizer, so it has no integers", w.name)
+		return nil, fmt.Errorf("layers: %s has no weight quantizer, so it has no integers", w.name)
+	}
+	return weights, nil
+}
+
+// integers returns what lowering needs of the layer: its input as codes, its weights and its bias.
+func (w *weighted) integers(b *integer.Builder, x integer.Value) (integer.Value, *integer.Weights, []float32, error) {
+	weights, err := w.encode()
+	if err != nil {
+		return x, nil, nil, err
 	}
 	if w.input.none() {
 		return x, nil, nil, fmt.Errorf("layers: %s has no activation quantizer, so it can't run on integers", w.name)

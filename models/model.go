@@ -55,6 +55,9 @@ func New(name string, o Options) (*layers.Network, error) {
 	if o.Classes < 1 {
 		return nil, fmt.Errorf("models: %d classes: want a positive number", o.Classes)
 	}
+	if o.EdgeBits < 0 {
+		return nil, fmt.Errorf("models: %d bits of the first and the last layer: want a positive number, or 0 for those of the others", o.EdgeBits)
+	}
 	root := spec.Layers(o.Classes)
 	layers.Quantize(root, o.Methods, o.EdgeBits)
 	return layers.NewNetwork(root, o.Input, o.Seed)

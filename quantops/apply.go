@@ -25,10 +25,28 @@ func FakeQuantize(q Quantizer, x, theta *gorgonia.Node) (*gorgonia.Node, error) 
 // Apply adds the quantizer to the graph of its operands. Whether it computes levels or values, the gradient that
 // comes back to it is that of the values.
 func (n Node) Apply() (*gorgonia.Node, error) {
+	if err := n.check(); err != nil {
+		return nil, err
+	}
 	f := &quantize{Node: n, kind: n.Quantizer.Theta().Kind}
 	theta := n.Theta
 	theta.Constant = theta.Constant || f.kind != Learned
 	return Apply(f, n.X.Node.Shape(), n.X, theta)
+}
+
+// check refuses operands whose sizes are not those that the quantizer was made for.
+func (n Node) check() error {
+	if n.Quantizer == nil {
+		return fmt.Errorf("quantops: no quantizer to apply; the method none has none")
+	}
+	t := n.Quantizer.Theta()
+	if got, want := n.Theta.Node.Shape().TotalSize(), t.Rows*len(t.Columns); got != want {
+		return fmt.Errorf("quantops: %d parameters for the %s of %T: want a matrix [%d][%d]", got, t.Name, n.Quantizer, t.Rows, len(t.Columns))
+	}
+	if size := n.X.Node.Shape().TotalSize(); size%t.Rows != 0 {
+		return fmt.Errorf("quantops: %d elements for %T: want a multiple of its %d channels", size, n.Quantizer, t.Rows)
+	}
+	return nil
 }
 
 // quantize is a quantizer as a Function of x and theta.
@@ -36,7 +54,7 @@ type quantize struct {
 	Node
 	kind    Kind
 	units   []float32
-	discard []float32 // gradient of x where nobody wants it
+	discard [2][]float32 // gradients of x and theta where nobody wants them
 }
 
 func (f *quantize) String() string { return fmt.Sprintf("quantize %T", f.Quantizer) }
@@ -67,13 +85,17 @@ func (f *quantize) scale(y, theta []float32) {
 }
 
 func (f *quantize) Backward(dx [][]float32, dy, _ []float32, x [][]float32) error {
-	if dx[0] == nil {
-		if f.discard == nil {
-			f.discard = make([]float32, len(x[0]))
-		}
-		dx[0] = f.discard
-		defer func() { dx[0] = nil }()
-	}
-	f.Quantizer.Backward(dx[0], dx[1], dy, x[0], x[1])
+	f.Quantizer.Backward(f.wanted(dx, x, 0), f.wanted(dx, x, 1), dy, x[0], x[1])
 	return nil
+}
+
+// wanted returns the memory for the gradient of input i, which the quantizer writes in any case.
+func (f *quantize) wanted(dx, x [][]float32, i int) []float32 {
+	if dx[i] != nil {
+		return dx[i]
+	}
+	if f.discard[i] == nil {
+		f.discard[i] = make([]float32, len(x[i]))
+	}
+	return f.discard[i]
 }

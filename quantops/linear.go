@@ -61,8 +61,13 @@ func checkShare(value string) error {
 
 func newLinear(bits int, options Options, t Target) (Quantizer, error) {
 	get := func(name string) string { return linearSpec.option(options, name) }
-	if t.Role == Activations && get("per") == "channel" {
+	switch {
+	case t.Role == Activations && get("per") == "channel":
 		return nil, fmt.Errorf("per=channel is for weights; activations have one scale per tensor")
+	case get("asymmetric") == "true" && get("sign") == "signed":
+		return nil, fmt.Errorf("sign=signed contradicts asymmetric, whose codes are unsigned")
+	case get("range") == "narrow" && (get("asymmetric") == "true" || get("sign") == "unsigned"):
+		return nil, fmt.Errorf("range=narrow is for signed codes")
 	}
 	q := &linear{channels: 1, asymmetric: get("asymmetric") == "true", kind: Running}
 	if t.Role == Weights {

@@ -52,8 +52,11 @@ func init() {
 
 func newLSQ(bits int, options Options, t Target) (Quantizer, error) {
 	get := func(name string) string { return lsqSpec.option(options, name) }
-	if t.Role == Activations && get("per") == "channel" {
+	switch {
+	case t.Role == Activations && get("per") == "channel":
 		return nil, fmt.Errorf("per=channel is for weights; activations have one step per tensor")
+	case get("range") == "narrow" && get("sign") == "unsigned":
+		return nil, fmt.Errorf("range=narrow is for signed codes")
 	}
 	q := &lsq{channels: 1, size: t.Size, exact: get("inside") == "exact"}
 	if get("per") == "channel" {

@@ -43,9 +43,11 @@ func Parse(text string) (Method, error) {
 		return Method{}, &MethodError{text, fmt.Sprintf("%s has %s", name, spec.bits())}
 	}
 	if hasOptions {
-		m.options, err = spec.parseOptions(text, rest)
+		if m.options, err = spec.parseOptions(text, rest); err != nil {
+			return Method{}, err
+		}
 	}
-	return m, err
+	return m, nil
 }
 
 // MustParse is Parse for strings known to be right; it panics on an error.
@@ -110,10 +112,12 @@ func (m Method) String() string {
 // MarshalText and UnmarshalText let configurations hold methods as strings.
 func (m Method) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
-// UnmarshalText parses a method string.
+// UnmarshalText parses a method string; after an error the method is what it was.
 func (m *Method) UnmarshalText(text []byte) error {
 	parsed, err := Parse(string(text))
-	*m = parsed
+	if err == nil {
+		*m = parsed
+	}
 	return err
 }
 

@@ -61,6 +61,9 @@ func (c codes) encode(levels []float32, scales []float32, zeros []int32, shape [
 	}
 	n := len(levels) / outputs
 	for i, level := range levels {
+		if level != level {
+			return nil, fmt.Errorf("quantops: weight %d is not a number", i)
+		}
 		code := int32(level)
 		if zeros != nil {
 			code += zeros[i/n%len(zeros)]

@@ -16,6 +16,17 @@ type Evaluation struct {
 	Classes  []int   // predicted class of every image: the largest logit, the first among equals
 }
 
+// Agreement returns the share of images that both evaluations put into the same class.
+func (e Evaluation) Agreement(other Evaluation) float64 {
+	same := 0
+	for i, class := range e.Classes {
+		if class == other.Classes[i] {
+			same++
+		}
+	}
+	return float64(same) / float64(len(e.Classes))
+}
+
 // Evaluator scores a network in evaluation mode. It keeps its graph between evaluations and sees the parameters
 // as they are at each.
 type Evaluator struct {

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/train"
+	"github.com/spf13/cobra"
+)
+
+func newExport() *cobra.Command {
+	var out, dataDir string
+	var force bool
+	c := &cobra.Command{
+		Use:   "export RUN|CHECKPOINT",
+		Short: "Write the integer model of a run or a checkpoint",
+		Args:  arguments(1, 1, "one run folder or checkpoint"),
+		RunE: func(c *cobra.Command, args []string) error {
+			path, err := exportPath(args[0], out, force)
+			if err != nil {
+				return err
+			}
+			t, err := openTrained(args[0], dataDir)
+			if err != nil {
+				return err
+			}
+			if err := exportTrained(t, path); err != nil {
+				return err
+			}
+			size, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s, %d bytes\n", path, size.Size())
+			return err
+		},
+	}
+	c.Flags().StringVarP(&out, "out", "o", "", "file to write (default: model.goq in the run folder or beside the checkpoint)")
+	c.Flags().StringVar(&dataDir, "data-dir", "", "folder of the data set's files")
+	c.Flags().BoolVar(&force, "force", false, "overwrite an existing file")
+	return c
+}
+
+// exportPath returns the file to write; one that exists needs force.
+func exportPath(from, out string, force bool) (string, error) {
+	switch {
+	case out != "":
+	case isFolder(from):
+		out = filepath.Join(from, train.ModelFile)
+	default:
+		out = filepath.Join(filepath.Dir(from), train.ModelFile)
+	}
+	if exists(out) && !force {
+		return "", usagef("export: %s exists already: overwrite it with --force, or name another file with --out", out)
+	}
+	return out, nil
+}
+
+func exportTrained(t *trained, path string) error {
+	model, err := train.Export(t.network, t.data.Test, t.config.Metadata(t.network))
+	if err != nil {
+		return err
+	}
+	return integer.Save(path, model)
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/goqat/goqat/datasets"
+	"github.com/goqat/goqat/models"
+	"github.com/goqat/goqat/quantops"
+	"github.com/goqat/goqat/train"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// trainCommand holds the flags of `goqat train`. Settings of the run are in config, where the defaults are.
+type trainCommand struct {
+	config              train.Config
+	weights, acts       string
+	file, out           string
+	resume, force, json bool
+}
+
+func newTrain() *cobra.Command {
+	t := &trainCommand{config: train.DefaultConfig()}
+	c := &cobra.Command{
+		Use:   "train",
+		Short: "Train a float network, quantize it, train on, export its integers and score them",
+		Long: `Train a network in floating point, then with quantized weights and activations, starting from the float
+weights; write the integer model and score it with integer arithmetic only.
+
+Everything goes into a run folder: config.yaml, metrics.jsonl, checkpoint.safetensors, model.goq and result.json.
+The same settings and seed give the same weights, bit for bit. Ctrl-C saves and says how to go on.`,
+		Example: `  goqat train
+  goqat train --weights lsq:2 --acts lsq:2 --seed 7
+  goqat train --weights linear:8,asymmetric --acts linear:8,asymmetric
+  goqat train --out runs/mine --resume`,
+		Args: arguments(0, 0, "no arguments"),
+		RunE: t.run,
+	}
+	t.addFlags(c.Flags())
+	complete(c, "model", func() (names []string) {
+		for _, s := range models.All() {
+			names = append(names, s.Name)
+		}
+		return names
+	})
+	complete(c, "data", func() (names []string) {
+		for _, s := range datasets.All() {
+			names = append(names, s.Name)
+		}
+		return names
+	})
+	complete(c, "weights", methodNames)
+	complete(c, "acts", methodNames)
+	complete(c, "optimizer", func() []string { return []string{"sgd", "adamw"} })
+	return c
+}
+
+// complete offers names for a flag in shells.
+func complete(c *cobra.Command, flag string, names func() []string) {
+	err := c.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return names(), cobra.ShellCompDirectiveNoFileComp
+	})
+	if err != nil {
+		panic(err) // the flag does not exist
+	}
+}
+
+func methodNames() []string {
+	names := []string{"none"}
+	for _, s := range quantops.All() {
+		for bits := s.Weights.Min; bits <= s.Weights.Max; bits++ {
+			names = append(names, fmt.Sprintf("%s:%d", s.Name, bits))
+		}
+	}
+	return names
+}
+
+// addFlags defines the flags; their defaults are those of the configuration.
+func (t *trainCommand) addFlags(f *pflag.FlagSet) {
+	c := &t.config
+	f.StringVar(&c.Model, "model", c.Model, "network; see goqat list models")
+	f.StringVar(&c.Data, "data", c.Data, "data set; see goqat list datasets")
+	f.StringVar(&c.DataDir, "data-dir", c.DataDir, "folder of the data set's files (default: the data set's own place)")
+	f.StringVar(&t.weights, "weights", c.Weights.String(), "method of the weights, NAME:BITS[,OPTION…], or none; see goqat list methods")
+	f.StringVar(&t.acts, "acts", c.Acts.String(), "method of the activations")
+	f.IntVar(&c.EdgeBits, "edge-bits", c.EdgeBits, "bits of the first and the last layer; 0 for those of the others")
+	f.Uint64Var(&c.Seed, "seed", c.Seed, "seed of initial weights and image order")
+	f.IntVar(&c.Float.Epochs, "float-epochs", c.Float.Epochs, "epochs of the float network")
+	f.IntVar(&c.Quantized.Epochs, "epochs", c.Quantized.Epochs, "epochs of the quantized network")
+	f.Float64Var(&c.Float.LearningRate, "float-lr", c.Float.LearningRate, "learning rate of the float network")
+	f.Float64Var(&c.Quantized.LearningRate, "lr", c.Quantized.LearningRate, "learning rate of the quantized network")
+	f.StringVar(&c.Float.Schedule, "float-schedule", c.Float.Schedule, "learning-rate schedule of the float network: "+scheduleHelp())
+	f.StringVar(&c.Quantized.Schedule, "schedule", c.Quantized.Schedule, "learning-rate schedule of the quantized network")
+	f.IntVar(&c.Batch, "batch", c.Batch, "images of a step")
+	f.StringVar(&c.Optimizer, "optimizer", c.Optimizer, "sgd or adamw")
+	f.Float64Var(&c.Momentum, "momentum", c.Momentum, "momentum of sgd")
+	f.BoolVar(&c.Nesterov, "nesterov", c.Nesterov, "Nesterov momentum")
+	f.Float64Var(&c.WeightDecay, "weight-decay", c.WeightDecay, "weight decay")
+	f.BoolVar(&c.Decoupled, "decoupled", c.Decoupled, "decouple weight decay from the gradient (sgd)")
+	f.Float64Var(&c.Smoothing, "label-smoothing", c.Smoothing, "label smoothing, 0 to 1")
+	f.IntVar(&c.Calibration, "calibration", c.Calibration, "images that activation ranges start from")
+	f.IntVar(&c.TrainImages, "train-images", c.TrainImages, "train on the first so many images; 0 for all")
+	f.IntVar(&c.Validation, "validation", c.Validation, "split off so many training images to follow the training with")
+	f.IntVar(&c.CheckpointSteps, "checkpoint-steps", c.CheckpointSteps, "save every so many steps; 0 for after each epoch only")
+	f.StringVar(&c.Init, "init", c.Init, "checkpoint whose weights the float network starts from (with --float-epochs 0: fine-tune it)")
+	f.StringVar(&t.file, "config", "", "read the settings from a config.yaml; flags override it")
+	f.StringVarP(&t.out, "out", "o", "", "run folder (default: a new one below runs/)")
+	f.BoolVar(&t.resume, "resume", false, "go on with the run in --out")
+	f.BoolVar(&t.force, "force", false, "start over in --out, overwriting the run there")
+	f.BoolVar(&t.json, "json", false, "print JSON: a line per epoch, then the result")
+}
+
+func scheduleHelp() string {
+	var examples []string
+	for _, s := range train.Schedules() {
+		examples = append(examples, s.Example)
+	}
+	return strings.Join(examples, " | ")
+}
+
+func (t *trainCommand) run(c *cobra.Command, _ []string) error {
+	if err := t.configure(c.Flags()); err != nil {
+		return err
+	}
+	data, err := loadData(t.config.Data, t.config.DataDir)
+	if err != nil {
+		return err
+	}
+	experiment := &train.Experiment{
+		Config: t.config, Folder: t.out, Resume: t.resume, Force: t.force, Data: data, Build: builder(t.config, data.Train),
+	}
+	if t.out == "" {
+		if experiment.Folder, err = t.nextFolder(experiment); err != nil {
+			return err
+		}
+	}
+	display := newDisplay(c.OutOrStdout(), c.ErrOrStderr(), t.json)
+	experiment.Report = display.event
+	result, err := experiment.Run(c.Context())
+	display.end()
+	if errors.Is(err, train.ErrInterrupted) {
+		fmt.Fprintf(c.ErrOrStderr(), "interrupted and saved; go on with: goqat train --out %s --resume\n", quote(experiment.Folder))
+		return &shownError{err}
+	}
+	if err != nil {
+		return err
+	}
+	if t.json {
+		return json.NewEncoder(c.OutOrStdout()).Encode(result)
+	}
+	return printResult(c.OutOrStdout(), experiment.Folder, result)
+}
+
+// nextFolder makes a new folder below runs, once it is known that the run can start.
+func (t *trainCommand) nextFolder(e *train.Experiment) (string, error) {
+	if err := e.Check(); err != nil {
+		return "", err
+	}
+	plain := strings.NewReplacer(":", "", ",", "-", "=", "-")
+	name := strings.Join([]string{t.config.Model, t.config.Data, plain.Replace(t.config.Weights.String()), plain.Replace(t.config.Acts.String())}, "-")
+	return train.NextFolder("runs", name)
+}
+
+// configure completes the settings: flags that were given override the file's or the resumed run's.
+func (t *trainCommand) configure(f *pflag.FlagSet) error {
+	if t.resume && t.out == "" {
+		return usagef("train: --resume needs --out with the folder of the run")
+	}
+	base, err := t.base()
+	if err != nil {
+		return err
+	}
+	if base != nil {
+		if err := t.override(*base, f); err != nil {
+			return err
+		}
+	}
+	if t.config.Weights, err = quantops.Parse(t.weights); err != nil {
+		return fmt.Errorf("--weights: %w", err)
+	}
+	if t.config.Acts, err = quantops.Parse(t.acts); err != nil {
+		return fmt.Errorf("--acts: %w", err)
+	}
+	return t.config.Validate()
+}
+
+// base returns the settings that flags override; nil where these are the defaults.
+func (t *trainCommand) base() (*train.Config, error) {
+	switch {
+	case t.resume && t.file != "":
+		return nil, usagef("train: --resume takes its settings from the run, not from --config")
+	case t.resume:
+		c, err := train.ReadConfig(t.out)
+		return &c, err
+	case t.file != "":
+		text, err := os.ReadFile(t.file)
+		if err != nil {
+			return nil, err
+		}
+		c, err := train.ParseConfig(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.file, err)
+		}
+		return &c, nil
+	}
+	return nil, nil
+}
+
+// override sets config to base and then applies the flags that the user gave once more.
+func (t *trainCommand) override(base train.Config, f *pflag.FlagSet) error {
+	given := map[string]string{}
+	f.Visit(func(flag *pflag.Flag) { given[flag.Name] = flag.Value.String() })
+	t.config = base
+	t.weights, t.acts = base.Weights.String(), base.Acts.String()
+	for name, value := range given {
+		if err := f.Set(name, value); err != nil {
+			return &usageError{err}
+		}
+	}
+	return nil
+}
+
+// printResult writes the table that a run ends in, where its files are, and what to try next.
+func printResult(w io.Writer, folder string, r *train.Result) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(t, "\n\taccuracy\tbytes\t\n")
+	fmt.Fprintf(t, "float\t%s\t%d\t\n", share(r.Accuracy.Float), r.Bytes.Float)
+	if r.Accuracy.FakeQuant != nil {
+		fmt.Fprintf(t, "fake-quantized\t%s\t\t\n", share(r.Accuracy.FakeQuant))
+	}
+	if r.Bytes.Integer != nil {
+		fmt.Fprintf(t, "integer\t%s\t%d\t\n", share(r.Accuracy.Integer), *r.Bytes.Integer)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if r.Agreement != nil {
+		fmt.Fprintf(w, "\nfake-quantized and integer network agree on %s of the test images\n", share(r.Agreement))
+	}
+	fmt.Fprintf(w, "%.0f s, %.0f images/s in training; weights %s\n", r.Seconds, r.ImagesPerSecond, r.WeightsSHA256[:16])
+	fmt.Fprintf(w, "\n%s\n", folder)
+	for _, name := range []string{train.ConfigFile, train.MetricsFile, train.CheckpointFile, train.ModelFile, train.ResultFile} {
+		if exists(filepath.Join(folder, name)) {
+			fmt.Fprintf(w, "  %s\n", name)
+		}
+	}
+	fmt.Fprintf(w, "\nnext:\n  goqat eval %s\n", quote(folder))
+	if r.Accuracy.Integer != nil {
+		fmt.Fprintf(w, "  goqat predict %s image.png\n", quote(filepath.Join(folder, train.ModelFile)))
+	}
+	_, err := fmt.Fprintln(w, "  goqat train --weights lsq:2 --acts lsq:2")
+	return err
+}
+
+func share(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.4f", *v)
+}
+
+// quote makes a path safe to paste into a shell.
+func quote(path string) string {
+	if strings.ContainsAny(path, " '\"$&|;<>()*?[]#~`\\!{}\t\n") {
+		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return path
+}

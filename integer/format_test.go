@@ -1,0 +1,291 @@
+package integer_test
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"flag"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/goqat/goqat/integer"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/small.goq")
+
+func encode(t testing.TB, m *integer.Model) []byte {
+	data, err := integer.Encode(m)
+	require.NoError(t, err)
+	return data
+}
+
+func TestDecodeReversesEncode(t *testing.T) {
+	for name := range networks {
+		model, images := build(t, name, 31, 5)
+		model.Metadata = map[string]string{"method": "linear:4", "accuracy": "0.99", "": "ünïcode"}
+		data := encode(t, model)
+		decoded, err := integer.Decode(data)
+		require.NoError(t, err)
+		require.Equal(t, model, decoded)
+		require.Equal(t, data, encode(t, decoded))
+		want, err := model.Program.Run(images)
+		require.NoError(t, err)
+		got, err := decoded.Program.Run(images)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+}
+
+// Every width and every form of scales must survive, without a program too.
+func TestLayersSurvive(t *testing.T) {
+	m := newMirror(t, 32, integer.Shape{Channels: 1, Height: 1, Width: 1})
+	model := &integer.Model{Input: m.input, Metadata: map[string]string{}}
+	for bits := uint8(1); bits <= 16; bits++ {
+		w := m.weights(bits, 1+int(bits)%3, 3, 7)
+		for _, plane := range w.Planes {
+			switch bits % 4 {
+			case 0:
+				plane.Scale[0] = 0.1 // no float32
+			case 1:
+				copy(plane.Scale, []float64{0.1, 0.1, 0.1})
+			case 2:
+				copy(plane.Scale, []float64{0.5, 0.5, 0.5})
+			}
+		}
+		model.Layers = append(model.Layers, integer.Layer{Name: strings.Repeat("x", int(bits)), Weights: *w, Bias: m.bias(3)})
+	}
+	model.Layers[0].Bias = nil
+	model.Layers[1].Weights.Planes[0].Scale = []float64{0, math.Copysign(0, -1), 0}
+	decoded, err := integer.Decode(encode(t, model))
+	require.NoError(t, err)
+	require.Equal(t, model, decoded)
+	require.True(t, math.Signbit(decoded.Layers[1].Weights.Planes[0].Scale[1]))
+}
+
+func TestFileSizeOfLeNet(t *testing.T) {
+	model, _ := build(t, "lenet", 33, 0)
+	weights := 0
+	for _, layer := range model.Layers {
+		weights += len(layer.Weights.Codes) + len(layer.Bias)
+	}
+	require.Equal(t, 61706, weights)
+	require.Less(t, len(encode(t, model)), 40000)
+}
+
+// The committed file and logits hold the format and all arithmetic in place, from the choice of shifts on.
+func TestCommittedFile(t *testing.T) {
+	model, images := build(t, "asymmetric", 34, 4)
+	model.Metadata["purpose"] = "test of the file format"
+	data := encode(t, model)
+	path := filepath.Join("testdata", "small.goq")
+	if *update {
+		require.NoError(t, os.WriteFile(path, data, 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, want, data)
+	logits, err := model.Program.Run(images)
+	require.NoError(t, err)
+	bytes := []byte{}
+	for _, logit := range logits {
+		bytes = binary.LittleEndian.AppendUint32(bytes, uint32(logit))
+	}
+	sum := sha256.Sum256(bytes)
+	require.Equal(t, "b612fd5c792e0094", hex.EncodeToString(sum[:8]))
+}
+
+func TestSaveAndLoad(t *testing.T) {
+	model, _ := build(t, "averaging", 35, 0)
+	path := filepath.Join(t.TempDir(), "model.goq")
+	require.NoError(t, integer.Save(path, model))
+	loaded, err := integer.Load(path)
+	require.NoError(t, err)
+	require.Equal(t, model, loaded)
+
+	_, err = integer.Load(path + "x")
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.Error(t, integer.Save(filepath.Join(path, "x"), model))
+	require.NoError(t, os.WriteFile(path, []byte("not a model"), 0o600))
+	_, err = integer.Load(path)
+	var format *integer.FormatError
+	require.ErrorAs(t, err, &format)
+	require.EqualError(t, err, "integer: "+path+" is no valid .goq file: byte 11: 11 bytes: want a header of 48")
+}
+
+func TestEncodeRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*integer.Model)
+		want   string
+	}{
+		"input":           {func(m *integer.Model) { m.Input.Width = 0 }, "input shape 4x6x0"},
+		"other input":     {func(m *integer.Model) { m.Input.Width = 8 }, "program of input 4x6x7 and 3 classes in a model of 4x6x8 and 3"},
+		"classes":         {func(m *integer.Model) { m.Classes = nil }, "in a model of 4x6x7 and 0"},
+		"layers":          {func(m *integer.Model) { m.Layers = m.Layers[1:] }, "2 weight tensors in a model of 1 layers"},
+		"other weights":   {func(m *integer.Model) { m.Layers[0], m.Layers[1] = m.Layers[1], m.Layers[0] }, `layer "second" differs from the program's weights`},
+		"biases":          {func(m *integer.Model) { m.Layers[0].Bias = m.Layers[0].Bias[1:] }, `layer "first": 6 biases: want 7`},
+		"weights":         {func(m *integer.Model) { m.Layers[0].Weights.Bits = 5 }, `layer "first": weights of 5 bits`},
+		"logit scale":     {func(m *integer.Model) { m.LogitScale = 3 }, "logit scale 3: want a positive power of two"},
+		"no logit scale":  {func(m *integer.Model) { m.LogitScale = math.NaN() }, "want a positive power of two"},
+		"without program": {func(m *integer.Model) { m.Program = nil }, "without a program: want 0"},
+		"not UTF-8":       {func(m *integer.Model) { m.Metadata["a"] = "\xff" }, "is not UTF-8"},
+		"long name":       {func(m *integer.Model) { m.Classes[0] = strings.Repeat("x", 1<<16) }, "a count of 65536: want at most 65535"},
+	} {
+		model, _ := build(t, "averaging", 36, 0)
+		c.change(model)
+		_, err := integer.Encode(model)
+		require.ErrorContains(t, err, c.want, name)
+		require.ErrorContains(t, err, "integer: ", name)
+	}
+}
+
+// find returns the offset of the bytes' first occurrence.
+func find(t testing.TB, data []byte, what string) int {
+	i := strings.Index(string(data), what)
+	require.GreaterOrEqual(t, i, 0)
+	return i
+}
+
+// defects are edits of a valid file of the averaging network; those of the payload get a right checksum
+// afterwards. Layer "first" begins with its name: rank, four sizes, bits and codes follow.
+var defects = map[string]struct {
+	edit func(t testing.TB, data []byte) []byte
+	want string
+}{
+	"empty":              {func(_ testing.TB, d []byte) []byte { return nil }, "0 bytes: want a header of 48"},
+	"truncated-header":   {func(_ testing.TB, d []byte) []byte { return d[:47] }, "47 bytes: want a header"},
+	"truncated-payload":  {func(_ testing.TB, d []byte) []byte { return d[:len(d)-1] }, "want equal numbers"},
+	"appended-byte":      {func(_ testing.TB, d []byte) []byte { return append(d, 0) }, "want equal numbers"},
+	"wrong-magic":        {func(_ testing.TB, d []byte) []byte { d[3] = '1'; return d }, `starts with "GOQ1"`},
+	"wrong-version":      {func(_ testing.TB, d []byte) []byte { d[4] = 2; return d }, "version 2: want 1"},
+	"wrong-checksum":     {func(_ testing.TB, d []byte) []byte { d[20] ^= 1; return d }, "checksum differs"},
+	"flipped-bit":        {func(_ testing.TB, d []byte) []byte { d[len(d)-9] ^= 1; return d }, "checksum differs"},
+	"huge-length":        {func(_ testing.TB, d []byte) []byte { d[15] = 0x80; return d }, "want equal numbers below 2^31"},
+	"no-sections":        {func(_ testing.TB, d []byte) []byte { return sealed(d[:48]) }, "4 bytes needed, 0 left"},
+	"wrong-section":      {put("META", 'X'), `section "XETA": want "META"`},
+	"long-section":       {put("META", 'M', 'E', 'T', 'A', 0xff, 0xff, 0xff, 0x7f), "2147483647 items of at least 1 bytes"},
+	"short-section":      {put("INPT", 'I', 'N', 'P', 'T', 19), "8 bytes needed, 7 left"},
+	"overlong-section":   {put("INPT", 'I', 'N', 'P', 'T', 21), "section INPT has 1 bytes too many"},
+	"huge-count":         {put("META", 'M', 'E', 'T', 'A', 40, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f), "2147483647 items of at least 6 bytes"},
+	"negative-count":     {put("META", 'M', 'E', 'T', 'A', 40, 0, 0, 0, 0xff, 0xff, 0xff, 0xff), "size 4294967295"},
+	"unsorted-keys":      {put("key1", 'z'), `metadata key "key2" after "zey1"`},
+	"repeated-keys":      {put("key2", 'k', 'e', 'y', '1'), `metadata key "key1" after "key1"`},
+	"text-not-utf8":      {put("key1", 0xff), "is not UTF-8"},
+	"zero-width":         {put("INPT", 'I', 'N', 'P', 'T', 20, 0, 0, 0, 4, 0, 0, 0, 6, 0, 0, 0, 0), "input shape 4x6x0"},
+	"rank-three":         {put("first", 'f', 'i', 'r', 's', 't', 3), "weights of 3 dimensions"},
+	"zero-dimension":     {put("first", 'f', 'i', 'r', 's', 't', 4, 0), "weight shape [0 4 3 3]"},
+	"huge-dimension":     {put("first", 'f', 'i', 'r', 's', 't', 4, 0, 0, 0, 0x40), "less than 2^31 weights"},
+	"more-codes":         {put("first", 'f', 'i', 'r', 's', 't', 4, 0, 0, 0, 1), "bytes needed"},
+	"no-bits":            {put("first", 'f', 'i', 'r', 's', 't', 4, 7, 0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, 0), "weights of 0 bits"},
+	"seventeen-bits":     {put("first", 'f', 'i', 'r', 's', 't', 4, 7, 0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, 17), "weights of 17 bits"},
+	"no-planes":          {at("first", 5+18+189, 0), "weights of 0 planes"},
+	"nine-planes":        {at("first", 5+18+189, 9), "weights of 9 planes"},
+	"scale-form":         {at("first", 5+18+190+64, 4), "form of scales 4"},
+	"scale-not-finite":   {at("first", 5+18+190+64+1, 0, 0, 0x80, 0x7f), "channel 0 has scale +Inf"},
+	"bias-mark":          {at("first", 5+18+190+64+1+28, 2), "bias mark 2"},
+	"bias-not-finite":    {at("first", 5+18+190+64+1+28+1, 0, 0, 0xc0, 0x7f), "bias NaN of channel 0"},
+	"left-over-bits":     {at("second", 6+18+18, 0xff), "bits left over after the last code"},
+	"carrier":            {at("PROG", 12, 2), "carrier 2: want 0 or 1"},
+	"zero-point":         {at("PROG", 8, 0, 1), "want a range that 8 bits hold"},
+	"too-many-nodes":     {at("PROG", 13+4*256, 0xff, 0xff), "items of at least 5 bytes"},
+	"more-nodes":         {at("PROG", 13+4*256, 8), "bytes needed, 0 left"},
+	"fewer-nodes":        {at("PROG", 13+4*256, 6), "section PROG has"},
+	"unknown-kind":       {at("PROG", 13+4*256+2, 9), "node of kind 9: want 1 to 7"},
+	"later-input":        {at("PROG", 13+4*256+2+8, 1), `node "first": input 1`},
+	"unknown-layer":      {at("PROG", 13+4*256+2+10, 2), `node "first": weights 2 of 2`},
+	"zero-stride":        {at("PROG", 13+4*256+2+12, 0), "want positive sizes"},
+	"no-groups":          {at("PROG", 13+4*256+2+12+24, 0), "in 0 groups"},
+	"requantizer-planes": {at("PROG", 13+4*256+2+12+28, 0xff), "items of at least 1029 bytes"},
+	"requantizer-count":  {at("PROG", 13+4*256+2+12+28+1, 6), "bytes needed"},
+	"requantizer-shift":  {at("PROG", 13+4*256+2+12+28+5+12, 63), "channel 0: shift 63"},
+	"requantizer-bias":   {at("PROG", 13+4*256+2+12+28+5+12+7+7, 0x7f), "beyond 2^62"},
+	"lowest-multiplier":  {at("PROG", 13+4*256+2+12+28+5+12+7+56, 0, 0, 0, 0x80), "multiplier -2^31"},
+	"cut-section":        {put("CLAS", 'C', 'L', 'A', 'S', 8, 0, 0, 0, 2), `want "INPT"`},
+	"trailing-bytes":     {func(_ testing.TB, d []byte) []byte { return sealed(append(d, 1, 2)) }, "2 bytes after the last section"},
+}
+
+// put overwrites the bytes from the first occurrence of a mark.
+func put(mark string, bytes ...byte) func(testing.TB, []byte) []byte { return at(mark, 0, bytes...) }
+
+// at overwrites the bytes at a distance from the first occurrence of a mark.
+func at(mark string, distance int, bytes ...byte) func(testing.TB, []byte) []byte {
+	return func(t testing.TB, data []byte) []byte {
+		copy(data[find(t, data, mark)+distance:], bytes)
+		return sealed(data)
+	}
+}
+
+// sealed gives an edited payload a right header.
+func sealed(data []byte) []byte {
+	integer.WriteHeader(data)
+	return data
+}
+
+func defectFree(t *testing.T) []byte {
+	model, _ := build(t, "averaging", 37, 0)
+	model.Metadata = map[string]string{"key1": "value1", "key2": "value2"}
+	return encode(t, model)
+}
+
+func TestDecodeRefusesDefects(t *testing.T) {
+	for name, c := range defects {
+		data := defectFree(t)
+		_, err := integer.Decode(c.edit(t, data))
+		var format *integer.FormatError
+		require.ErrorAs(t, err, &format, name)
+		require.ErrorContains(t, err, c.want, name)
+	}
+}
+
+// Every prefix and every damaged byte, with a right checksum, must give an error or a model that runs.
+func TestDecodeSurvivesEveryDamagedByte(t *testing.T) {
+	data := defectFree(t)
+	for i := 48; i < len(data); i++ {
+		_, err := integer.Decode(sealed(data[:i:i]))
+		require.Error(t, err)
+		damaged := append([]byte{}, data...)
+		damaged[i] ^= 0x81
+		decodeAndRun(t, sealed(damaged))
+	}
+}
+
+// decodeAndRun runs what decodes on a black image, unless that takes long.
+func decodeAndRun(t testing.TB, data []byte) {
+	m, err := integer.Decode(data)
+	if err != nil {
+		var format *integer.FormatError
+		require.ErrorAs(t, err, &format)
+		return
+	}
+	again, err := integer.Decode(encode(t, m))
+	require.NoError(t, err)
+	require.Equal(t, m, again)
+	if m.Program == nil {
+		return
+	}
+	cost, err := m.Program.Cost()
+	require.NoError(t, err)
+	if cost.Operations > 1e7 || cost.Elements > 1e7 {
+		return
+	}
+	_, err = m.Program.Run(make([]uint8, m.Input.Len()))
+	require.NoError(t, err)
+}
+
+// FuzzDecode seals what the fuzzer makes, or the checksum would stop it at the door.
+func FuzzDecode(f *testing.F) {
+	valid, err := os.ReadFile(filepath.Join("testdata", "small.goq"))
+	require.NoError(f, err)
+	f.Add(valid[48:])
+	f.Add([]byte{})
+	for _, name := range []string{"INPT", "PROG"} {
+		f.Add(valid[48:find(f, valid, name)])
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		decodeAndRun(t, sealed(append(make([]byte, 48), payload...)))
+	})
+}

@@ -1,0 +1,151 @@
+package train
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/goqat/goqat/layers"
+	"github.com/goqat/goqat/quantops"
+	"go.yaml.in/yaml/v3"
+)
+
+// Config describes a run completely: running it again gives the same weights, bit for bit. It is what config.yaml holds.
+type Config struct {
+	Model           string          `yaml:"model"`
+	Data            string          `yaml:"data"`
+	DataDir         string          `yaml:"data_dir,omitempty"`  // folder of the data set; empty for its default place
+	TrainImages     int             `yaml:"train_images"`        // first so many training images; 0 means all
+	Validation      int             `yaml:"validation"`          // images split off the training set to follow the training with; 0 means none
+	Weights         quantops.Method `yaml:"weights"`             // method of the weights
+	Acts            quantops.Method `yaml:"acts"`                // method of the activations
+	EdgeBits        int             `yaml:"edge_bits"`           // bits of first and last layer; 0 means those of the others
+	Seed            uint64          `yaml:"seed"`                // of initial weights and the order of images
+	Init            string          `yaml:"init,omitempty"`      // checkpoint that the float network starts from
+	InitHash        string          `yaml:"init_hash,omitempty"` // SHA-256 of that file
+	Batch           int             `yaml:"batch"`               // images of a step
+	Optimizer       string          `yaml:"optimizer"`           // sgd or adamw
+	Momentum        float64         `yaml:"momentum"`            // of sgd
+	Nesterov        bool            `yaml:"nesterov"`            // of sgd
+	WeightDecay     float64         `yaml:"weight_decay"`        // L2, or decoupled
+	Decoupled       bool            `yaml:"decoupled"`           // take weight decay past the gradient (sgd; adamw always does)
+	Smoothing       float64         `yaml:"label_smoothing"`     // 0 to 1
+	Calibration     int             `yaml:"calibration"`         // training images that activation ranges start from
+	CheckpointSteps int             `yaml:"checkpoint_steps"`    // steps between checkpoints inside an epoch; 0 means only after epochs
+	Float           PhaseConfig     `yaml:"float"`               // training of the float network
+	Quantized       PhaseConfig     `yaml:"quantized"`           // training of the quantized network that starts from it
+}
+
+// PhaseConfig describes one of the two trainings of a run.
+type PhaseConfig struct {
+	Epochs       int     `yaml:"epochs"`
+	LearningRate float64 `yaml:"learning_rate"`
+	Schedule     string  `yaml:"schedule"`
+}
+
+// DefaultConfig returns the run that `goqat train` makes without arguments.
+func DefaultConfig() Config {
+	return Config{
+		Model: "lenet5", Data: "mnist", Weights: quantops.MustParse("lsq:4"), Acts: quantops.MustParse("lsq:4"), EdgeBits: 8, Seed: 1,
+		Batch: 64, Optimizer: "sgd", Momentum: 0.9, WeightDecay: 1e-4, Calibration: 512,
+		Float:     PhaseConfig{Epochs: 3, LearningRate: 0.05, Schedule: "cosine"},
+		Quantized: PhaseConfig{Epochs: 2, LearningRate: 0.01, Schedule: "cosine"},
+	}
+}
+
+// UsageError is a mistake in what a run was asked to do, as opposed to something that went wrong in doing it.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the mistake.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+func usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+
+// ParseConfig reads a configuration as [Config.Encode] writes it; what it does not name has its default.
+func ParseConfig(text []byte) (Config, error) {
+	c := DefaultConfig()
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil {
+		return Config{}, usagef("train: configuration: %w", err)
+	}
+	return c, c.Validate()
+}
+
+// Encode returns the configuration as YAML.
+func (c Config) Encode() ([]byte, error) {
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("train: configuration: %w", err)
+	}
+	return text, nil
+}
+
+// Validate reports the first setting that can't be.
+func (c Config) Validate() error {
+	switch {
+	case c.Batch < 1 || c.Batch > 1<<20:
+		return usagef("train: batch of %d images: want 1 to %d", c.Batch, 1<<20)
+	case c.EdgeBits != 0 && (c.EdgeBits < 2 || c.EdgeBits > 8):
+		return usagef("train: %d edge bits: want 2 to 8, or 0 for the bits of the other layers", c.EdgeBits)
+	case c.TrainImages < 0 || c.Validation < 0 || c.CheckpointSteps < 0:
+		return usagef("train: train_images, validation and checkpoint_steps are 0 or more")
+	case c.Calibration < 1:
+		return usagef("train: calibration on %d images: want at least 1", c.Calibration)
+	case !(c.Smoothing >= 0 && c.Smoothing <= 1):
+		return usagef("train: label smoothing %v: want 0 to 1", c.Smoothing)
+	case !(c.Momentum >= 0 && c.Momentum < 1):
+		return usagef("train: momentum %v: want at least 0 and less than 1", c.Momentum)
+	case !(c.WeightDecay >= 0 && c.WeightDecay <= 1):
+		return usagef("train: weight decay %v: want 0 to 1", c.WeightDecay)
+	}
+	if _, err := c.optimizer(); err != nil {
+		return err
+	}
+	for _, phase := range []PhaseConfig{c.Float, c.Quantized} {
+		if err := phase.validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p PhaseConfig) validate() error {
+	if p.Epochs < 0 || p.Epochs > 1<<20 {
+		return usagef("train: %d epochs: want 0 to %d", p.Epochs, 1<<20)
+	}
+	if !(p.LearningRate > 0) || p.LearningRate > 1e6 {
+		return usagef("train: learning rate %v: want more than 0", p.LearningRate)
+	}
+	if _, err := ParseSchedule(p.Schedule); err != nil {
+		return &UsageError{err}
+	}
+	return nil
+}
+
+// optimizer makes the optimizer of a phase.
+func (c Config) optimizer() (Optimizer, error) {
+	switch c.Optimizer {
+	case "sgd":
+		return &SGD{Momentum: c.Momentum, WeightDecay: c.WeightDecay, Nesterov: c.Nesterov, Decoupled: c.Decoupled}, nil
+	case "adamw":
+		return &AdamW{WeightDecay: c.WeightDecay}, nil
+	}
+	return nil, usagef("train: unknown optimizer %q (known: adamw, sgd)", c.Optimizer)
+}
+
+// methods returns the quantizers of the quantized network.
+func (c Config) methods() layers.Methods {
+	return layers.Methods{Weights: c.Weights, Activations: c.Acts}
+}
+
+// quantized says whether the run has a quantized phase.
+func (c Config) quantized() bool { return !c.Weights.None() || !c.Acts.None() }
+
+// Metadata tells in an exported model where it comes from.
+func (c Config) Metadata(network *layers.Network) map[string]string {
+	return map[string]string{
+		"model": c.Model, "data": c.Data, "weights": c.Weights.String(), "acts": c.Acts.String(), "weights_sha256": WeightsHash(network),
+	}
+}

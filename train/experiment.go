@@ -1,0 +1,372 @@
+package train
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/goqat/goqat/datasets"
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/layers"
+)
+
+// Experiment is a whole run in a folder: float epochs, quantized epochs that start from the float weights, the
+// integer model and its score. After every epoch, and when it is interrupted, the folder holds all that is needed to
+// go on.
+type Experiment struct {
+	Config Config
+	Folder string
+	Resume bool // go on with the run in the folder
+	Force  bool // start over in a folder that holds a run
+	Data   datasets.Split
+	// Build makes the run's network with these quantizers.
+	Build func(layers.Methods) (*layers.Network, error)
+	// Report, if there, hears of everything that happens.
+	Report func(Event)
+
+	saved     Checkpoint // what the next checkpoint says besides parameters
+	started   time.Time
+	evaluator *Evaluator
+}
+
+// Event is something that happened in a run. Of Step, Metric and Text the one that belongs to the event is there.
+type Event struct {
+	Phase  Phase
+	Step   *Step   // a step of training has been made
+	Metric *Metric // an epoch has been scored
+	Text   string  // something to tell the user
+}
+
+func (e *Experiment) report(v Event) {
+	if e.Report != nil {
+		v.Phase = e.saved.Phase
+		e.Report(v)
+	}
+}
+
+// Run does what is left of the run and returns its result. When ctx ends it finishes the batch, saves, and returns
+// [ErrInterrupted].
+func (e *Experiment) Run(ctx context.Context) (*Result, error) {
+	if err := e.Check(); err != nil {
+		return nil, err
+	}
+	checkpoint, err := e.open()
+	if err != nil {
+		return nil, err
+	}
+	c := e.Config
+	e.report(Event{Text: fmt.Sprintf("%s on %s, weights %s, activations %s, seed %d, into %s", c.Model, c.Data, c.Weights, c.Acts, c.Seed, e.Folder)})
+	e.started = time.Now()
+	network, err := e.floatPhase(ctx, checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	if e.Config.quantized() {
+		if network, err = e.quantizedPhase(ctx, network, checkpoint); err != nil {
+			return nil, err
+		}
+	}
+	return e.finish(network)
+}
+
+// Check refuses what can't be run before anything is written.
+func (e *Experiment) Check() error {
+	if err := e.Config.Validate(); err != nil {
+		return err
+	}
+	if e.Resume && e.Force {
+		return usagef("train: --resume and --force exclude each other")
+	}
+	for _, m := range []layers.Methods{{}, e.Config.methods()} {
+		if _, err := e.Build(m); err != nil {
+			return &UsageError{err}
+		}
+	}
+	if e.Config.Init == "" {
+		return nil
+	}
+	hash, err := fileHash(e.Config.Init)
+	if err == nil && e.Config.InitHash != "" && hash != e.Config.InitHash {
+		return fmt.Errorf("train: %s is not the file that the run was started from: its SHA-256 is %s, not %s", e.Config.Init, hash, e.Config.InitHash)
+	}
+	e.Config.InitHash = hash
+	return err
+}
+
+func fileHash(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("train: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// floatPhase returns the trained float network; when the checkpoint is beyond it, one that only serves for its shape.
+func (e *Experiment) floatPhase(ctx context.Context, c *Checkpoint) (*layers.Network, error) {
+	network, err := e.Build(layers.Methods{})
+	if err != nil {
+		return nil, err
+	}
+	if c != nil && c.Phase == QuantizedPhase {
+		return network, nil
+	}
+	if c == nil && e.Config.Init != "" {
+		from, err := LoadCheckpoint(e.Config.Init)
+		if err != nil {
+			return nil, err
+		}
+		if err := restore(network, from.Params, ownParams); err != nil {
+			return nil, fmt.Errorf("%w (%s)", err, e.Config.Init)
+		}
+	}
+	score, err := e.train(ctx, FloatPhase, network, c)
+	e.saved.Accuracy = score.Accuracy
+	return network, err
+}
+
+// quantizedPhase trains the quantized network from the float one's weights, or from the checkpoint.
+func (e *Experiment) quantizedPhase(ctx context.Context, float *layers.Network, c *Checkpoint) (*layers.Network, error) {
+	network, err := e.Build(e.Config.methods())
+	if err != nil {
+		return nil, err
+	}
+	if c == nil || c.Phase == FloatPhase {
+		c = nil
+		if err := restore(network, snapshot(float), ownParams); err != nil {
+			return nil, err
+		}
+		e.report(Event{Text: fmt.Sprintf("calibrating on %d images", min(e.Config.Calibration, e.Data.Train.Len()))})
+		if err := Calibrate(network, e.Data.Train, e.Config.Calibration); err != nil {
+			return nil, err
+		}
+	}
+	_, err = e.train(ctx, QuantizedPhase, network, c)
+	return network, err
+}
+
+// train makes the steps of a phase that are left and returns the score of its end.
+func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Network, c *Checkpoint) (Evaluation, error) {
+	e.saved.Phase, e.saved.Position = phase, Position{}
+	t, err := e.trainer(phase, network)
+	if err != nil {
+		return Evaluation{}, err
+	}
+	defer t.Close()
+	if e.evaluator, err = NewEvaluator(network, evaluationBatch); err != nil {
+		return Evaluation{}, err
+	}
+	if c != nil {
+		if err := e.goOn(t, c); err != nil {
+			return Evaluation{}, err
+		}
+	}
+	last := time.Now()
+	t.AfterStep = func(s Step) error {
+		e.saved.Trained.Images += s.Images
+		e.saved.Trained.Seconds += time.Since(last).Seconds()
+		err := e.afterStep(t, s)
+		last = time.Now()
+		return err
+	}
+	err = t.Run(ctx)
+	if errors.Is(err, ErrInterrupted) {
+		err = errors.Join(err, e.save(t))
+	}
+	if err != nil {
+		return Evaluation{}, err
+	}
+	return e.evaluator.Evaluate(e.Data.Test)
+}
+
+// evaluationBatch is how many images an evaluation looks at together. It has no effect on scores.
+const evaluationBatch = 128
+
+// trainer makes the trainer of a phase.
+func (e *Experiment) trainer(phase Phase, network *layers.Network) (*Trainer, error) {
+	settings := e.Config.Float
+	if phase == QuantizedPhase {
+		settings = e.Config.Quantized
+	}
+	optimizer, err := e.Config.optimizer()
+	if err != nil {
+		return nil, err
+	}
+	schedule, err := ParseSchedule(settings.Schedule)
+	if err != nil {
+		return nil, err
+	}
+	data, _, err := e.trainingData()
+	if err != nil {
+		return nil, err
+	}
+	return &Trainer{
+		Network: network, Data: data, Epochs: settings.Epochs, Batch: e.Config.Batch, Optimizer: optimizer, Schedule: schedule,
+		LearningRate: settings.LearningRate, Smoothing: e.Config.Smoothing, Seed: e.Config.Seed + uint64(phase),
+	}, nil
+}
+
+// trainingData returns the images to train on, and those to follow the training with: a part split off, or the test set.
+func (e *Experiment) trainingData() (training, scored *datasets.Dataset, err error) {
+	training, scored = e.Data.Train, e.Data.Test
+	if e.Config.TrainImages > 0 {
+		training = training.Head(e.Config.TrainImages)
+	}
+	if e.Config.Validation > 0 {
+		training, scored, err = training.SplitValidation(e.Config.Validation, e.Config.Seed)
+	}
+	return training, scored, err
+}
+
+// goOn sets network, optimizer and position to those of a checkpoint.
+func (e *Experiment) goOn(t *Trainer, c *Checkpoint) error {
+	if err := restore(t.Network, c.Params, allParams); err != nil {
+		return err
+	}
+	if err := t.Optimizer.Restore(c.Optimizer); err != nil {
+		return fmt.Errorf("train: resume: %w", err)
+	}
+	t.Resume(c.Position)
+	e.saved = *c
+	e.report(Event{Text: fmt.Sprintf("going on after step %d of the %v phase", c.Position.Step, c.Phase)})
+	return nil
+}
+
+// afterStep reports a step; at the end of an epoch it scores the network, and it saves when it is time.
+func (e *Experiment) afterStep(t *Trainer, s Step) error {
+	e.report(Event{Step: &s})
+	if s.EpochDone {
+		return e.afterEpoch(t, s)
+	}
+	if n := e.Config.CheckpointSteps; n > 0 && s.Position.Step%n == 0 {
+		return e.save(t)
+	}
+	return nil
+}
+
+func (e *Experiment) afterEpoch(t *Trainer, s Step) error {
+	_, scored, err := e.trainingData()
+	if err != nil {
+		return err
+	}
+	score, err := e.evaluator.Evaluate(scored)
+	if err != nil {
+		return err
+	}
+	m := Metric{
+		Phase: e.saved.Phase.String(), Epoch: s.Epoch, Step: s.Position.Step, Loss: s.MeanLoss(), LearningRate: s.LearningRate,
+		Scored: "test", Accuracy: score.Accuracy, TestLoss: score.Loss,
+	}
+	if e.Config.Validation > 0 {
+		m.Scored = "validation"
+	}
+	e.saved.Metrics = append(e.saved.Metrics, m)
+	if err := e.save(t); err != nil {
+		return err
+	}
+	e.report(Event{Metric: &m})
+	return writeMetrics(e.path(MetricsFile), e.saved.Metrics)
+}
+
+// save writes the checkpoint.
+func (e *Experiment) save(t *Trainer) error {
+	text, err := e.Config.Encode()
+	if err != nil {
+		return err
+	}
+	c := e.saved
+	c.Config, c.Position = string(text), t.Position()
+	c.Seconds += time.Since(e.started).Seconds()
+	c.Params, c.Optimizer = snapshot(t.Network), t.Optimizer.State()
+	return c.Save(e.path(CheckpointFile))
+}
+
+// finish makes the integer model, scores everything on the test set and writes the result.
+func (e *Experiment) finish(network *layers.Network) (*Result, error) {
+	c := &e.Config
+	r := &Result{
+		Model: c.Model, Data: c.Data, Weights: c.Weights.String(), Acts: c.Acts.String(), Seed: c.Seed, Epochs: c.Float.Epochs,
+		WeightsSHA256: WeightsHash(network), Accuracy: Accuracies{Float: &e.saved.Accuracy}, Bytes: Sizes{Float: floatBytes(network)},
+	}
+	if c.quantized() {
+		r.Epochs += c.Quantized.Epochs
+		if err := e.scoreQuantized(network, r); err != nil {
+			return nil, err
+		}
+	}
+	r.Seconds = e.saved.Seconds + time.Since(e.started).Seconds()
+	if e.saved.Trained.Seconds > 0 {
+		r.ImagesPerSecond = float64(e.saved.Trained.Images) / e.saved.Trained.Seconds
+	}
+	return r, r.save(e.path(ResultFile))
+}
+
+// floatBytes is the size of all weights and biases as float32.
+func floatBytes(network *layers.Network) int {
+	bytes := 0
+	for _, p := range network.Params() {
+		if !p.Theta {
+			bytes += 4 * len(p.Data())
+		}
+	}
+	return bytes
+}
+
+// scoreQuantized scores the network fake-quantized and, where it has integers, exports and scores these.
+func (e *Experiment) scoreQuantized(network *layers.Network, r *Result) error {
+	score, err := e.evaluator.Evaluate(e.Data.Test)
+	if err != nil {
+		return err
+	}
+	r.Accuracy.FakeQuant = &score.Accuracy
+	if e.Config.Weights.None() {
+		e.report(Event{Text: "float weights have no integers: no model is exported"})
+		return nil
+	}
+	model, err := Export(network, e.Data.Test, e.Config.Metadata(network))
+	if err != nil {
+		return err
+	}
+	if err := integer.Save(e.path(ModelFile), model); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	size, err := os.Stat(e.path(ModelFile))
+	if err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	bytes := int(size.Size())
+	r.Bytes.Integer = &bytes
+	if model.Program == nil {
+		e.report(Event{Text: "float activations have no integer run: model.goq holds codes and tables"})
+		return nil
+	}
+	e.report(Event{Text: "scoring the integer model"})
+	return scoreIntegers(model, e.Data.Test, score, r)
+}
+
+// scoreIntegers runs the test set on integers alone.
+func scoreIntegers(model *integer.Model, test *datasets.Dataset, fake Evaluation, r *Result) error {
+	score, err := EvaluateModel(model, test)
+	if err != nil {
+		return err
+	}
+	agreement := fake.Agreement(score)
+	r.Accuracy.Integer, r.Agreement = &score.Accuracy, &agreement
+	return nil
+}
+
+// difference names the first line in which two texts differ.
+func difference(before, now string) string {
+	a, b := strings.Split(before, "\n"), strings.Split(now, "\n")
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return fmt.Sprintf("%q then, %q now", strings.TrimSpace(a[i]), strings.TrimSpace(b[i]))
+		}
+	}
+	return "one has more settings than the other"
+}
