@@ -1,6 +1,6 @@
 package models
 
-import . "github.com/goqat/goqat/layers"
+import "github.com/goqat/goqat/layers"
 
 func init() {
 	Register(&Spec{
@@ -11,13 +11,14 @@ func init() {
 	})
 }
 
-func lenet5(classes int) Sequential {
-	return Sequential{
-		&Conv2D{Name: "conv1", Outputs: 6, Kernel: 5, Pad: 2}, ReLU{}, MaxPool2D{Window: 2},
-		&Conv2D{Name: "conv2", Outputs: 16, Kernel: 5}, ReLU{}, MaxPool2D{Window: 2},
-		Flatten{},
-		&Linear{Name: "fc1", Outputs: 120}, ReLU{},
-		&Linear{Name: "fc2", Outputs: 84}, ReLU{},
-		&Linear{Name: "fc3", Outputs: classes},
+func lenet5(classes int) layers.Sequential {
+	relu, pool := layers.ReLU{}, layers.MaxPool2D{Window: 2}
+	return layers.Sequential{
+		&layers.Conv2D{Name: "conv1", Outputs: 6, Kernel: 5, Pad: 2}, relu, pool,
+		&layers.Conv2D{Name: "conv2", Outputs: 16, Kernel: 5}, relu, pool,
+		layers.Flatten{},
+		&layers.Linear{Name: "fc1", Outputs: 120}, relu,
+		&layers.Linear{Name: "fc2", Outputs: 84}, relu,
+		&layers.Linear{Name: "fc3", Outputs: classes},
 	}
 }

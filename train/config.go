@@ -48,7 +48,7 @@ func DefaultConfig() Config {
 		Model: "lenet5", Data: "mnist", Weights: quantops.MustParse("lsq:4"), Acts: quantops.MustParse("lsq:4"), EdgeBits: 8, Seed: 1,
 		Batch: 64, Optimizer: "sgd", Momentum: 0.9, WeightDecay: 1e-4, Calibration: 512,
 		Float:     PhaseConfig{Epochs: 3, LearningRate: 0.05, Schedule: "cosine"},
-		Quantized: PhaseConfig{Epochs: 2, LearningRate: 0.01, Schedule: "cosine"},
+		Quantized: PhaseConfig{Epochs: 2, LearningRate: 0.02, Schedule: "cosine"},
 	}
 }
 

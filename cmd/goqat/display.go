@@ -17,7 +17,6 @@ type display struct {
 	json          bool
 	terminal      bool
 	bar           *progressbar.ProgressBar
-	epoch         int
 	done          int // steps of the phase before this epoch
 }
 

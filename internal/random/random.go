@@ -16,6 +16,8 @@ import (
 	"math"
 	"math/bits"
 	"math/rand/v2"
+
+	"github.com/goqat/goqat/internal/kernel"
 )
 
 // Stream is one named stream. Use New, or UnmarshalText on a zero Stream.
@@ -66,7 +68,7 @@ func (s *Stream) Normal() float64 {
 		v := 2*s.Float64() - 1
 		q := float64(u*u) + float64(v*v)
 		if q > 0 && q < 1 {
-			return u * math.Sqrt(-2*logarithm(q)/q)
+			return u * math.Sqrt(-2*kernel.Log(q)/q)
 		}
 	}
 }

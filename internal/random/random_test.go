@@ -3,7 +3,6 @@ package random
 import (
 	"encoding/json"
 	"math"
-	"math/big"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -116,43 +115,6 @@ func TestUnmarshalTextRefuses(t *testing.T) {
 			require.ErrorContains(t, new(Stream).UnmarshalText([]byte(text)), "random: ")
 		})
 	}
-}
-
-// exactLogarithm returns ln x from 2·artanh((x−1)/(x+1)) at 200 bits, x in [1/2, 1].
-func exactLogarithm(x float64) *big.Float {
-	number := func(v float64) *big.Float { return new(big.Float).SetPrec(200).SetFloat64(v) }
-	z := number(0).Quo(number(0).Sub(number(x), number(1)), number(0).Add(number(x), number(1)))
-	square := number(0).Mul(z, z)
-	sum, power := number(0), number(0).Set(z)
-	for i := 1; i < 160; i += 2 {
-		sum.Add(sum, number(0).Quo(power, number(float64(i))))
-		power.Mul(power, square)
-	}
-	return sum.Mul(sum, number(2))
-}
-
-func TestLogarithmIsWithinOneUnitInTheLastPlace(t *testing.T) {
-	s := New(1, "logarithm")
-	worst := 0.0
-	for range 5_000 {
-		x := 0.5 + s.Float64()/2
-		exact := exactLogarithm(x)
-		nearest, _ := exact.Float64()
-		unit := math.Nextafter(math.Abs(nearest), math.Inf(1)) - math.Abs(nearest)
-		difference, _ := exact.Sub(exact, big.NewFloat(logarithm(x))).Float64()
-		worst = max(worst, math.Abs(difference)/unit)
-	}
-	t.Logf("largest error: %.3f units in the last place", worst)
-	require.Less(t, worst, 1.0)
-}
-
-func TestLogarithmAgreesWithMath(t *testing.T) {
-	s := New(2, "logarithm")
-	for range 100_000 {
-		x := math.Ldexp(0.5+s.Float64()/2, int(s.Below(2000))-1000)
-		require.InEpsilon(t, math.Log(x), logarithm(x), 3e-16, "x = %g", x)
-	}
-	require.Zero(t, logarithm(1))
 }
 
 func BenchmarkNormal(b *testing.B) {
