@@ -65,12 +65,11 @@ func (w *walk) add(s span) {
 	w.spans = append(w.spans, s)
 }
 
-// inside is the range of outputs whose tap k lies inside the input.
-func (a Axis) inside(k int) (from, to int) {
-	from = max(0, (a.Before-k+a.Stride-1)/a.Stride)
-	to = min(a.Out, (a.In-1+a.Before-k)/a.Stride+1)
-	if a.In-1+a.Before-k < 0 {
-		to = 0
+// inside is the span of outputs whose tap k lies inside the input.
+func (a Axis) inside(k int) span {
+	from, to := max(0, ceil(a.Before-k, a.Stride)), 0
+	if last := a.In - 1 + a.Before - k; last >= 0 {
+		to = min(a.Out, last/a.Stride+1)
 	}
-	return from, max(from, to)
+	return span{target: from, pixels: max(0, to-from), tap: k, taps: 1, source: from*a.Stride - a.Before + k}
 }

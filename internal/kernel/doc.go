@@ -22,4 +22,14 @@
 //     the blocks are the columns of one row, so that lanes are added up once;
 //   - sums over elements that are not convolutions (bias and quantizer gradients, losses, statistics) keep sixteen
 //     lane sums over a chunk in order, halve them, and add chunks in order; their documentation says in which precision.
+//
+// A NaN comes out where one is due, but which of its bit patterns is left open.
+//
+// # Paths
+//
+// The kernels run on AVX-512, else AVX2 and FMA, else Go alone: [Path] names the live path and the environment variable
+// GOQAT_SIMD holds it down. The build tag purego leaves the assembly out. The assembly of the register tiles has a
+// variant for every number of output channels and of pixels, with all loops over taps inside; the elementwise loops wait
+// for memory, so both paths share their AVX2 code. It is written by the generator in _asm (go generate), and everything
+// it reads is checked against the plan's sizes before.
 package kernel

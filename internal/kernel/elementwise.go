@@ -11,8 +11,9 @@ func chunks(n int, do func(from, to int)) {
 
 // ReLU computes y = max(x, 0). NaN stays NaN, so that it is noticed.
 func ReLU(y, x []float32) {
+	y = y[:len(x)]
 	chunks(len(x), func(from, to int) {
-		for i := from; i < to; i++ {
+		for i := from + reluSIMD(y[from:to], x[from:to]); i < to; i++ {
 			v := x[i]
 			if v < 0 {
 				v = 0
@@ -24,8 +25,9 @@ func ReLU(y, x []float32) {
 
 // ReLUGradient computes dx = dy where x > 0, else 0.
 func ReLUGradient(dx, dy, x []float32) {
+	dx, dy = dx[:len(x)], dy[:len(x)]
 	chunks(len(x), func(from, to int) {
-		for i := from; i < to; i++ {
+		for i := from + reluGradientSIMD(dx[from:to], dy[from:to], x[from:to]); i < to; i++ {
 			v := float32(0)
 			if x[i] > 0 {
 				v = dy[i]

@@ -11,7 +11,7 @@ type job struct {
 	do     func(task int)
 	tasks  int64
 	next   atomic.Int64
-	done   sync.WaitGroup
+	done   sync.WaitGroup // of tasks, so that a caller never waits for a worker that has not come yet
 	failed atomic.Pointer[failure]
 }
 
@@ -24,7 +24,8 @@ var pool struct {
 }
 
 // Parallel calls do(0) … do(tasks-1) on up to GOMAXPROCS threads and returns when all are done. Which thread does
-// which task is left open, so tasks must not share what they write. A panic in a task is raised again in the caller.
+// which task is left open, so tasks must not share what they write. Tasks may call Parallel. A panic in a task is raised
+// again in the caller; tasks not started by then are left out.
 func Parallel(tasks int, do func(task int)) {
 	threads := min(runtime.GOMAXPROCS(0), tasks)
 	if threads <= 1 {
@@ -34,11 +35,8 @@ func Parallel(tasks int, do func(task int)) {
 		return
 	}
 	j := &job{do: do, tasks: int64(tasks)}
-	j.done.Add(threads - 1)
-	jobs := workers(threads - 1)
-	for range threads - 1 {
-		jobs <- j
-	}
+	j.done.Add(tasks)
+	invite(j, threads-1)
 	j.work()
 	j.done.Wait()
 	if f := j.failed.Load(); f != nil {
@@ -46,20 +44,28 @@ func Parallel(tasks int, do func(task int)) {
 	}
 }
 
+// work does tasks until none is left.
 func (j *job) work() {
-	defer func() {
-		if v := recover(); v != nil {
-			j.failed.Store(&failure{v})
-			j.next.Store(j.tasks)
-		}
-	}()
 	for i := j.next.Add(1) - 1; i < j.tasks; i = j.next.Add(1) - 1 {
-		j.do(int(i))
+		j.task(int(i))
 	}
 }
 
-// workers makes sure that at least n workers wait for jobs; they live as long as the program.
-func workers(n int) chan<- *job {
+func (j *job) task(i int) {
+	defer j.done.Done()
+	defer func() {
+		if v := recover(); v != nil {
+			j.failed.Store(&failure{v})
+			started := min(j.next.Swap(j.tasks), j.tasks)
+			j.done.Add(int(started - j.tasks))
+		}
+	}()
+	j.do(i)
+}
+
+// invite asks up to n workers to help with a job. They live as long as the program; one that comes late finds nothing
+// to do.
+func invite(j *job, n int) {
 	pool.Lock()
 	defer pool.Unlock()
 	if pool.jobs == nil {
@@ -69,9 +75,14 @@ func workers(n int) chan<- *job {
 		go func() {
 			for j := range pool.jobs {
 				j.work()
-				j.done.Done()
 			}
 		}()
 	}
-	return pool.jobs
+	for range n {
+		select {
+		case pool.jobs <- j:
+		default: // so many jobs wait for workers that the caller had better do it alone
+			return
+		}
+	}
 }

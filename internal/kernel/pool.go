@@ -1,5 +1,10 @@
 package kernel
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Window is a pooling window over the rows and columns of a number of planes, a plane being one channel of one block.
 type Window struct {
 	Planes        int
@@ -8,51 +13,68 @@ type Window struct {
 	Sum           bool // average pooling leaves out the division
 }
 
-// visit calls do with the place of every output vector and the taps of its window that lie inside the image.
-func (w *Window) visit(plane int, do func(y int, taps pool2D)) {
-	rows, columns := w.Rows, w.Columns
-	in, out := plane*rows.In*columns.In*Lanes, plane*rows.Out*columns.Out*Lanes
-	for i := range rows.Out {
-		top := i*rows.Stride - rows.Before
-		for j := range columns.Out {
-			left := j*columns.Stride - columns.Before
-			do(out+(i*columns.Out+j)*Lanes, pool2D{
-				base: in, width: columns.In, top: top, left: left,
-				fromRow: max(0, -top), toRow: min(rows.Kernel, rows.In-top),
-				fromColumn: max(0, -left), toColumn: min(columns.Kernel, columns.In-left)})
+// poolSpan is a run of outputs in a row whose windows take the same taps. Distances are in floats. Assembly reads it
+// field by field.
+type poolSpan struct {
+	count, rows, columns int // outputs, taps that lie inside the image
+	xRow, xStep          int // distances between rows of taps and between windows
+	tap, tapSkip         int // number of the first tap, and of taps outside between one row of taps and the next
+}
+
+// visit calls do with every span of every plane, in the order of outputs: y and x are the places of its first output
+// vector and of that one's first tap.
+func (w *Window) visit(do func(y, x int, s *poolSpan)) {
+	rows, columns := w.Rows.forward(), w.Columns.forward()
+	for _, s := range slices.Concat(rows.spans, columns.spans) {
+		if s.taps == 0 {
+			panic(fmt.Sprintf("kernel: Window: a window of %+v lies outside the image", *w))
+		}
+	}
+	Parallel(w.Planes, func(plane int) {
+		in, out := plane*w.Rows.In*w.Columns.In, plane*w.Rows.Out*w.Columns.Out
+		for _, r := range rows.spans {
+			for i := range r.pixels {
+				x, y := in+(r.source+i*w.Rows.Stride)*w.Columns.In, out+(r.target+i)*w.Columns.Out
+				for _, c := range columns.spans {
+					do((y+c.target)*Lanes, (x+c.source)*Lanes, &poolSpan{count: c.pixels, rows: r.taps, columns: c.taps,
+						xRow: w.Columns.In * Lanes, xStep: w.Columns.Stride * Lanes,
+						tap: r.tap*w.Columns.Kernel + c.tap, tapSkip: w.Columns.Kernel - c.taps})
+				}
+			}
+		}
+	})
+}
+
+// taps calls do with the taps of window j, x being the place of the first window's first tap.
+func (s *poolSpan) taps(x, j int, do func(x, tap int)) {
+	for k := range s.rows {
+		for l := range s.columns {
+			do(x+j*s.xStep+k*s.xRow+l*Lanes, s.tap+k*(s.columns+s.tapSkip)+l)
 		}
 	}
 }
 
-// pool2D is the part of a window that lies inside the image.
-type pool2D struct {
-	base, width, top, left               int
-	fromRow, toRow, fromColumn, toColumn int
+// Max computes the maximum of every window, and for the gradient which tap it was: the first in row-major order
+// among equals. A NaN wins as the first tap and loses elsewhere. Windows have at most 65,536 taps, and each overlaps
+// the image.
+func (w *Window) Max(y []float32, tap []uint16, x []float32) {
+	w.check("Max", len(x), min(len(y), len(tap)))
+	w.visit(func(yAt, xAt int, s *poolSpan) {
+		if !s.maxSIMD(&y[yAt], &tap[yAt], &x[xAt]) {
+			s.max(y[yAt:], tap[yAt:], x, xAt)
+		}
+	})
 }
 
-func (t *pool2D) at(k, l int) int { return t.base + ((t.top+k)*t.width+t.left+l)*Lanes }
-
-func (t *pool2D) count() int { return (t.toRow - t.fromRow) * (t.toColumn - t.fromColumn) }
-
-// Max computes the maximum of every window, and for the gradient which tap it was: the first in row-major order
-// among equals. Windows have at most 65,536 taps, and each overlaps the image.
-func (w *Window) Max(y []float32, tap []uint16, x []float32) {
-	Parallel(w.Planes, func(plane int) {
-		w.visit(plane, func(at int, t pool2D) {
-			best := (*[Lanes]float32)(y[at:])
-			which := (*[Lanes]uint16)(tap[at:])
-			*best = [Lanes]float32(x[t.at(t.fromRow, t.fromColumn):])
-			*which = [Lanes]uint16{}
-			for l := range which {
-				which[l] = uint16(t.fromRow*w.Columns.Kernel + t.fromColumn)
-			}
-			for k := t.fromRow; k < t.toRow; k++ {
-				for c := t.fromColumn; c < t.toColumn; c++ {
-					maximum(best, which, (*[Lanes]float32)(x[t.at(k, c):]), uint16(k*w.Columns.Kernel+c))
-				}
-			}
-		})
-	})
+func (s *poolSpan) max(y []float32, tap []uint16, x []float32, xAt int) {
+	for j := range s.count {
+		best, which := (*[Lanes]float32)(y[j*Lanes:]), (*[Lanes]uint16)(tap[j*Lanes:])
+		*best = [Lanes]float32(x[xAt+j*s.xStep:])
+		for l := range which {
+			which[l] = uint16(s.tap)
+		}
+		s.taps(xAt, j, func(at, tap int) { maximum(best, which, (*[Lanes]float32)(x[at:]), uint16(tap)) })
+	}
 }
 
 func maximum(best *[Lanes]float32, which *[Lanes]uint16, v *[Lanes]float32, tap uint16) {
@@ -65,65 +87,88 @@ func maximum(best *[Lanes]float32, which *[Lanes]uint16, v *[Lanes]float32, tap 
 
 // MaxGradient gives each window's gradient to the tap that was its maximum.
 func (w *Window) MaxGradient(dx, dy []float32, tap []uint16) {
-	Parallel(w.Planes, func(plane int) {
-		w.clearPlane(dx, plane)
-		w.visit(plane, func(at int, t pool2D) {
-			for l := range Lanes {
-				k, c := int(tap[at+l])/w.Columns.Kernel, int(tap[at+l])%w.Columns.Kernel
-				dx[t.at(k, c)+l] += dy[at+l]
+	w.check("MaxGradient", len(dx), min(len(dy), len(tap)))
+	w.clear(dx)
+	w.visit(func(yAt, xAt int, s *poolSpan) {
+		if !s.maxGradientSIMD(&dx[xAt], &dy[yAt], &tap[yAt]) {
+			s.maxGradient(dx, xAt, dy[yAt:], tap[yAt:])
+		}
+	})
+}
+
+func (s *poolSpan) maxGradient(dx []float32, xAt int, dy []float32, tap []uint16) {
+	for j := range s.count {
+		s.taps(xAt, j, func(at, number int) {
+			out, g, which := (*[Lanes]float32)(dx[at:]), (*[Lanes]float32)(dy[j*Lanes:]), (*[Lanes]uint16)(tap[j*Lanes:])
+			for l := range out {
+				if int(which[l]) == number {
+					out[l] += g[l]
+				}
 			}
 		})
-	})
+	}
 }
 
 // Average computes the mean of every window: taps added in row-major order, then one division.
 func (w *Window) Average(y, x []float32) {
-	Parallel(w.Planes, func(plane int) {
-		w.visit(plane, func(at int, t pool2D) {
-			sum := (*[Lanes]float32)(y[at:])
+	w.check("Average", len(x), len(y))
+	w.visit(func(yAt, xAt int, s *poolSpan) {
+		divisor := w.divisor(s)
+		for j := range s.count {
+			sum := (*[Lanes]float32)(y[yAt+j*Lanes:])
 			*sum = [Lanes]float32{}
-			for k := t.fromRow; k < t.toRow; k++ {
-				for c := t.fromColumn; c < t.toColumn; c++ {
-					for l, v := range (*[Lanes]float32)(x[t.at(k, c):]) {
-						sum[l] += v
-					}
+			s.taps(xAt, j, func(at, _ int) {
+				for l, v := range (*[Lanes]float32)(x[at:]) {
+					sum[l] += v
 				}
-			}
+			})
 			for l := range sum {
-				sum[l] /= w.divisor(&t)
+				sum[l] /= divisor
 			}
-		})
+		}
 	})
 }
 
 // AverageGradient spreads each window's gradient evenly over its taps.
 func (w *Window) AverageGradient(dx, dy []float32) {
-	Parallel(w.Planes, func(plane int) {
-		w.clearPlane(dx, plane)
-		w.visit(plane, func(at int, t pool2D) {
-			for k := t.fromRow; k < t.toRow; k++ {
-				for c := t.fromColumn; c < t.toColumn; c++ {
-					out := (*[Lanes]float32)(dx[t.at(k, c):])
-					for l := range out {
-						out[l] += dy[at+l] / w.divisor(&t)
-					}
-				}
+	w.check("AverageGradient", len(dx), len(dy))
+	w.clear(dx)
+	w.visit(func(yAt, xAt int, s *poolSpan) {
+		divisor := w.divisor(s)
+		for j := range s.count {
+			share := [Lanes]float32(dy[yAt+j*Lanes:])
+			for l := range share {
+				share[l] /= divisor
 			}
-		})
+			s.taps(xAt, j, func(at, _ int) {
+				out := (*[Lanes]float32)(dx[at:])
+				for l := range out {
+					out[l] += share[l]
+				}
+			})
+		}
 	})
 }
 
-func (w *Window) divisor(t *pool2D) float32 {
+func (w *Window) divisor(s *poolSpan) float32 {
 	switch {
 	case w.Sum:
 		return 1
 	case w.CountPadding:
 		return float32(w.Rows.Kernel * w.Columns.Kernel)
 	}
-	return float32(t.count())
+	return float32(s.rows * s.columns)
 }
 
-func (w *Window) clearPlane(dx []float32, plane int) {
+func (w *Window) clear(dx []float32) {
 	size := w.Rows.In * w.Columns.In * Lanes
-	clear(dx[plane*size:][:size])
+	Parallel(w.Planes, func(plane int) { clear(dx[plane*size:][:size]) })
+}
+
+// check panics where a slice is shorter than the planes: assembly does not look.
+func (w *Window) check(name string, x, y int) {
+	in, out := w.Planes*w.Rows.In*w.Columns.In*Lanes, w.Planes*w.Rows.Out*w.Columns.Out*Lanes
+	if x < in || y < out {
+		panic(fmt.Sprintf("kernel: Window.%s: slices of the shapes of x and y have %d and %d elements, want %d and %d", name, x, y, in, out))
+	}
 }

@@ -1,5 +1,7 @@
 package kernel
 
+import "math"
+
 // Extent says which elements of a tensor are there: all of the first Full, and in the rest only the first Lanes of
 // every sixteen. The last block of a short batch has padded lanes, which must not show in a statistic.
 type Extent struct{ Full, Lanes int }
@@ -14,23 +16,64 @@ func Dense(n int) Extent { return Extent{Full: n} }
 
 func (e Extent) has(i int) bool { return i < e.Full || i%Lanes < e.Lanes }
 
-// Range returns the smallest and the largest element; both are 0 where there is none. A NaN anywhere makes both NaN.
+// Range returns the smallest and the largest element, zeros as +0; both are 0 where there is none. A NaN anywhere makes
+// both NaN.
 func Range(x []float32, e Extent) (low, high float32) {
-	first := true
-	for i, v := range x {
-		switch {
-		case !e.has(i):
-		case v != v:
-			return v, v
-		case first:
-			low, high, first = v, v, false
-		case v < low:
-			low = v
-		case v > high:
-			high = v
+	full := min(e.Full, len(x))
+	all := newExtremes()
+	all.scan(x[:full], Lanes)
+	all.scan(x[full:], e.Lanes)
+	low, high = all.low[0], all.high[0]
+	for l := range Lanes {
+		if all.nan[l] != all.nan[l] {
+			return all.nan[l], all.nan[l]
+		}
+		low, high = min(low, all.low[l]), max(high, all.high[l])
+	}
+	if low > high {
+		return 0, 0
+	}
+	return low + 0, high + 0
+}
+
+// extremes are the smallest and the largest number of every lane and, where it has one, a NaN. Assembly knows the order.
+type extremes struct{ low, high, nan [Lanes]float32 }
+
+func newExtremes() (e extremes) {
+	for l := range Lanes {
+		e.low[l], e.high[l] = float32(math.Inf(1)), float32(math.Inf(-1))
+	}
+	return e
+}
+
+// scan adds the first lanes of every sixteen elements.
+func (e *extremes) scan(x []float32, lanes int) {
+	parts := make([]extremes, ceil(len(x), chunk))
+	chunks(len(x), func(from, to int) { parts[from/chunk] = extremesOf(x[from:to]) })
+	for i := range parts {
+		for l := range lanes {
+			e.low[l], e.high[l] = min(e.low[l], parts[i].low[l]), max(e.high[l], parts[i].high[l])
+			if nan := parts[i].nan[l]; nan != nan {
+				e.nan[l] = nan
+			}
 		}
 	}
-	return low, high
+}
+
+func extremesOf(x []float32) extremes {
+	e := newExtremes()
+	for i := e.scanSIMD(x); i < len(x); i++ {
+		e.add(i%Lanes, x[i])
+	}
+	return e
+}
+
+func (e *extremes) add(l int, v float32) {
+	if v != v {
+		e.nan[l] = v
+		return
+	}
+	e.low[l], e.high[l] = min(e.low[l], v), max(e.high[l], v)
 }
 
 // MeanAbsolute returns the mean of |x|: float64 lane sums over each chunk, halved, chunks added in order.

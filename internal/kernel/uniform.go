@@ -7,46 +7,67 @@ type Uniform struct{ Scale, Low, High float32 }
 // roundingBias added to and subtracted from a float32 below 2^22 in magnitude leaves it rounded half to even.
 const roundingBias = 3 << 22
 
-// round returns x/Scale and its rounding, the latter limited to one step outside the range.
-func (u *Uniform) round(x float32) (v, r float32) {
-	v = x / u.Scale
-	c := v
-	if c < u.Low-1 {
-		c = u.Low - 1
-	}
-	if c > u.High+1 {
-		c = u.High + 1
-	}
-	return v, float32(c+roundingBias) - roundingBias
+// rounding is a Uniform with what its loops need beside. Assembly reads it field by field.
+type rounding struct {
+	scale, low, high float32
+	below, above     float32 // one step outside the range, to which values are limited before rounding
+	bias             float32
 }
 
-// Level returns the level of x; NaN stays NaN.
-func (u *Uniform) Level(x float32) float32 {
-	_, r := u.round(x)
-	if r < u.Low {
-		return u.Low
+func (u *Uniform) rounding() rounding {
+	return rounding{u.Scale, u.Low, u.High, u.Low - 1, u.High + 1, roundingBias}
+}
+
+// round returns v = x/scale and its rounding, the latter limited to one step outside the range.
+func (q *rounding) round(x float32) (v, r float32) {
+	v = x / q.scale
+	c := v
+	if c < q.below {
+		c = q.below
 	}
-	if r > u.High {
-		return u.High
+	if c > q.above {
+		c = q.above
+	}
+	return v, float32(c+q.bias) - q.bias
+}
+
+// level is Level.
+func (q *rounding) level(x float32) float32 {
+	_, r := q.round(x)
+	if r < q.low {
+		r = q.low
+	}
+	if r > q.high {
+		r = q.high
 	}
 	return r + 0 // +0 for -0
 }
 
+// Level returns the level of x; NaN stays NaN.
+func (u *Uniform) Level(x float32) float32 {
+	q := u.rounding()
+	return q.level(x)
+}
+
 // Levels computes the level of every element.
 func (u *Uniform) Levels(y, x []float32) {
+	y = y[:len(x)]
+	q := u.rounding()
 	chunks(len(x), func(from, to int) {
-		for i := from; i < to; i++ {
-			y[i] = u.Level(x[i])
+		for i := from + q.levelsSIMD(y[from:to], x[from:to]); i < to; i++ {
+			y[i] = q.level(x[i])
 		}
 	})
 }
 
 // Gradient is the clipped straight-through estimator: dx = dy where the rounded level lies in the range, else 0.
 func (u *Uniform) Gradient(dx, dy, x []float32) {
+	dx, dy = dx[:len(x)], dy[:len(x)]
+	q := u.rounding()
 	chunks(len(x), func(from, to int) {
-		for i := from; i < to; i++ {
+		for i := from + q.gradientSIMD(dx[from:to], dy[from:to], x[from:to]); i < to; i++ {
 			g := float32(0)
-			if _, r := u.round(x[i]); r >= u.Low && r <= u.High {
+			if _, r := q.round(x[i]); r >= q.low && r <= q.high {
 				g = dy[i]
 			}
 			dx[i] = g
@@ -61,9 +82,11 @@ func (u *Uniform) Gradient(dx, dy, x []float32) {
 // Terms are float32; they add up in float64 lane sums over each chunk, halved, chunks in order. Inside is decided on
 // the rounded level, or with exact on v itself (the closed interval Low ≤ v ≤ High).
 func (u *Uniform) StepGradient(dx, dy, x []float32, exact bool) float64 {
+	dx, dy = dx[:len(x)], dy[:len(x)]
+	q := u.rounding()
 	sums := make([]float64, ceil(len(x), chunk))
 	chunks(len(x), func(from, to int) {
-		sums[from/chunk] = u.stepChunk(dx[from:to], dy[from:to], x[from:to], exact)
+		sums[from/chunk] = q.stepChunk(dx[from:to], dy[from:to], x[from:to], exact)
 	})
 	total := 0.0
 	for _, s := range sums {
@@ -72,20 +95,20 @@ func (u *Uniform) StepGradient(dx, dy, x []float32, exact bool) float64 {
 	return total
 }
 
-func (u *Uniform) stepChunk(dx, dy, x []float32, exact bool) float64 {
+func (q *rounding) stepChunk(dx, dy, x []float32, exact bool) float64 {
 	var lanes [Lanes]float64
-	for i, xi := range x {
-		v, r := u.round(xi)
+	for i := q.stepSIMD(&lanes, dx, dy, x, exact); i < len(x); i++ {
+		v, r := q.round(x[i])
 		test := r
 		if exact {
 			test = v
 		}
 		g, slope := dy[i], r-v
 		switch {
-		case test < u.Low:
-			g, slope = 0, u.Low
-		case test > u.High:
-			g, slope = 0, u.High
+		case test < q.low:
+			g, slope = 0, q.low
+		case test > q.high:
+			g, slope = 0, q.high
 		}
 		dx[i] = g
 		lanes[i%Lanes] += float64(dy[i] * slope)

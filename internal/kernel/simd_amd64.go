@@ -1,0 +1,154 @@
+//go:build !purego
+
+package kernel
+
+import "golang.org/x/sys/cpu"
+
+//go:generate go run -C _asm . -out kernel_amd64.s -stubs stubs_amd64.go -pkg kernel
+
+// supported is the best path that the machine has.
+func supported() path {
+	switch x := &cpu.X86; {
+	case x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX2 && x.HasFMA:
+		return avx512
+	case x.HasAVX2 && x.HasFMA:
+		return avx2
+	}
+	return portable
+}
+
+// The AVX2 kernels hold half as many pixels or streams, of half as many lanes.
+const tilePixelsAVX2 = 3
+
+// simd is run in assembly; it reports whether the live path has any.
+func (t *tile) simd(y, x, w *float32) bool {
+	switch live {
+	case avx512:
+		tileAVX512(y, x, w, t)
+	case avx2:
+		pieces(t.pixels, func(from, n, half int) { tileAVX2(y, x, w, t, from, n, half) })
+	}
+	return live != portable
+}
+
+// simd is run in assembly; it reports whether the live path has any.
+func (t *outer) simd(sums, dy, x *float32) bool {
+	switch live {
+	case avx512:
+		outerAVX512(sums, dy, x, t)
+	case avx2:
+		pieces(t.streams, func(from, n, half int) { outerAVX2(sums, dy, x, t, from, n, half) })
+	}
+	return live != portable
+}
+
+// pieces splits n pixels or streams of sixteen lanes for the AVX2 kernels.
+func pieces(n int, do func(from, n, half int)) {
+	for i := range ceil(n, tilePixelsAVX2) {
+		from, size := part(n, ceil(n, tilePixelsAVX2), i)
+		do(from, size, 0)
+		do(from, size, 1)
+	}
+}
+
+// simd is halving in assembly; it reports whether the live path has any.
+func (s *outerSums) simd(totals *outerTotals) bool {
+	if live != portable {
+		halveAll(&totals[0], &s[0])
+	}
+	return live != portable
+}
+
+// probe is Probe in assembly; it reports whether the live path has any.
+func probe(rounds int) bool {
+	switch live {
+	case avx512:
+		probeAVX512(rounds)
+	case avx2:
+		probeAVX2(2 * rounds)
+	}
+	return live != portable
+}
+
+// vectors is how many of n elements the live path's elementwise assembly does, whole vectors; Go does the rest.
+func vectors(n int) int {
+	if live == portable {
+		return 0
+	}
+	return n / Lanes * Lanes
+}
+
+func reluSIMD(y, x []float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		reluAVX2(&y[0], &x[0], n)
+	}
+	return n
+}
+
+func reluGradientSIMD(dx, dy, x []float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		reluGradientAVX2(&dx[0], &dy[0], &x[0], n)
+	}
+	return n
+}
+
+func (q *rounding) levelsSIMD(y, x []float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		levelsAVX2(&y[0], &x[0], n, q)
+	}
+	return n
+}
+
+func (q *rounding) gradientSIMD(dx, dy, x []float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		gradientAVX2(&dx[0], &dy[0], &x[0], n, q)
+	}
+	return n
+}
+
+func (q *rounding) stepSIMD(lanes *[Lanes]float64, dx, dy, x []float32, exact bool) int {
+	n, test := vectors(len(x)), 0
+	if exact {
+		test = 1
+	}
+	if n > 0 {
+		stepAVX2(&lanes[0], &dx[0], &dy[0], &x[0], n, q, test)
+	}
+	return n
+}
+
+func laneSumsSIMD(lanes *[Lanes]float32, x []float32, n, step int) bool {
+	if live == portable {
+		return false
+	}
+	laneSumsAVX2(&lanes[0], &x[0], n, step)
+	return true
+}
+
+func (e *extremes) scanSIMD(x []float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		scanAVX2(e, &x[0], n)
+	}
+	return n
+}
+
+func (s *poolSpan) maxSIMD(y *float32, tap *uint16, x *float32) bool {
+	if live == portable {
+		return false
+	}
+	maxAVX2(y, tap, x, s)
+	return true
+}
+
+func (s *poolSpan) maxGradientSIMD(dx, dy *float32, tap *uint16) bool {
+	if live == portable {
+		return false
+	}
+	maxGradientAVX2(dx, dy, tap, s)
+	return true
+}

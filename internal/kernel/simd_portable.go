@@ -1,0 +1,33 @@
+//go:build !amd64 || purego
+
+package kernel
+
+// On this build the portable path is the only one: no function here does anything, and each says so.
+
+func supported() path { return portable }
+
+func (t *tile) simd(y, x, w *float32) bool { return false }
+
+func (t *outer) simd(sums, dy, x *float32) bool { return false }
+
+func (s *outerSums) simd(totals *outerTotals) bool { return false }
+
+func probe(rounds int) bool { return false }
+
+func reluSIMD(y, x []float32) int { return 0 }
+
+func reluGradientSIMD(dx, dy, x []float32) int { return 0 }
+
+func (q *rounding) levelsSIMD(y, x []float32) int { return 0 }
+
+func (q *rounding) gradientSIMD(dx, dy, x []float32) int { return 0 }
+
+func (q *rounding) stepSIMD(lanes *[Lanes]float64, dx, dy, x []float32, exact bool) int { return 0 }
+
+func laneSumsSIMD(lanes *[Lanes]float32, x []float32, n, step int) bool { return false }
+
+func (e *extremes) scanSIMD(x []float32) int { return 0 }
+
+func (s *poolSpan) maxSIMD(y *float32, tap *uint16, x *float32) bool { return false }
+
+func (s *poolSpan) maxGradientSIMD(dx, dy *float32, tap *uint16) bool { return false }
