@@ -149,7 +149,7 @@ func (b *Builder) quantizeImage(x Value, g Grid) (Value, error) {
 
 // Scale multiplies each channel of a pending or wide value by gamma and adds beta, [channels] each: how
 // normalization is folded. It refuses what folding would change: a value already rectified,
-// one flattened, and a negative gamma after max pooling.
+// one flattened or given more channels by sampling, and a negative gamma after max pooling.
 func (b *Builder) Scale(x Value, gamma, beta []float64) (Value, error) {
 	if err := b.check(x); err != nil {
 		return Value{}, err
@@ -187,6 +187,35 @@ func (b *Builder) ReLU(x Value) Value {
 	return x
 }
 
+// PReLU multiplies what is negative by its channel's slope, [channels]: a pending value whose requantizer has
+// numbers for negative sums. It refuses slopes that are not finite, the unquantized image, a value whose channels a
+// flattening or sampling has changed, and a negative slope after max pooling.
+func (b *Builder) PReLU(x Value, slopes []float64) (Value, error) {
+	if err := b.check(x); err != nil {
+		return Value{}, err
+	}
+	if x.kind == imageValue {
+		return Value{}, fmt.Errorf("integer: PReLU of %q, which is %v: quantize it first", x.name, x.kind)
+	}
+	if len(slopes) != x.shape.Channels {
+		return Value{}, fmt.Errorf("integer: PReLU of %q: %d slopes for %d channels", x.name, len(slopes), x.shape.Channels)
+	}
+	for o, slope := range slopes {
+		if !finite(slope) {
+			return Value{}, fmt.Errorf("integer: PReLU of %q: slope %v of channel %d: want a finite number", x.name, slope, o)
+		}
+	}
+	p := x.accumulators()
+	if err := p.refuseFactors(slopes); err != nil {
+		return Value{}, locate(err, "PReLU of %q", x.name)
+	}
+	x.kind = pendingValue
+	if x.pending = p; !p.affine.ReLU { // which leaves nothing negative
+		x.pending = p.sloped(slopes)
+	}
+	return x, nil
+}
+
 // clampAtZero requantizes a value on its own grid or scale, where the multiplier is exactly 1.
 func (b *Builder) clampAtZero(x Value) Value {
 	p := x.accumulators()
@@ -210,6 +239,13 @@ func (b *Builder) clampAtZero(x Value) Value {
 // its requantization, which keeps order.
 func (b *Builder) MaxPool(x Value, w Window) (Value, error) {
 	return b.reshape(x, Node{Kind: MaxPool, Window: w.withDefaults()})
+}
+
+// Sample is the shortcut without weights of a residual block that makes the image smaller and the channels
+// more: it keeps every stride-th row and column, from the first on, and adds before channels of the
+// real number 0 in front of x's and after channels behind them. A pending value is sampled after its requantization.
+func (b *Builder) Sample(x Value, stride, before, after int) (Value, error) {
+	return b.reshape(x, Node{Kind: Sample, Sampling: Sampling{Stride: stride, Before: before, After: after}})
 }
 
 // Flatten gives a value the shape Nx1x1, order c, h, w.
@@ -261,6 +297,18 @@ func (b *Builder) AvgPool(x Value, w Window) (Value, error) {
 	}
 	node.Inputs = []int{x.index}
 	return Value{builder: b, kind: wideValue, name: x.name, shape: shape, index: b.emit(node), scale: x.unit() / float64(area), bound: x.magnitude() * area}, nil
+}
+
+// Widen brings a pending value to a wide one, so that several nodes can take in the same numbers: what a residual
+// block does with its input. Other values are wide enough as they are.
+func (b *Builder) Widen(x Value) (Value, error) {
+	if err := b.check(x); err != nil {
+		return Value{}, err
+	}
+	if x.kind != pendingValue {
+		return x, nil
+	}
+	return b.widen(x, WideBits)
 }
 
 // Add sums two values of one shape, each brought to a wide value first unless it is codes: a wide

@@ -248,6 +248,74 @@ func TestBuilderRefuses(t *testing.T) {
 			require.NoError(t, err)
 			return pool(b.AvgPool, x, integer.Window{Height: 3000, Width: 3000})
 		}, "leaves no bits"},
+		"sample of the image": {func(m *mirror, b builder, _, _ value) error {
+			_, err := b.Sample(b.Input(), 2, 0, 0)
+			return err
+		}, "sample of the unquantized image"},
+		"sample without stride": {func(m *mirror, b builder, x, _ value) error {
+			_, err := b.Sample(x, 0, 0, 0)
+			return err
+		}, `sample of "input": sampling with stride 0 and 0 and 0 channels added: want a stride of at least 1`},
+		"sample of fewer channels": {func(m *mirror, b builder, _, p value) error {
+			_, err := b.Sample(p, 1, 2, -1)
+			return err
+		}, `sample of "stem": sampling with stride 1 and 2 and -1 channels`},
+		"sample of huge channels": {func(m *mirror, b builder, _, p value) error {
+			_, err := b.Sample(p, 1, math.MaxInt, math.MaxInt)
+			return err
+		}, "less than 2^31"},
+		"scale after sampling": {func(m *mirror, b builder, _, p value) error {
+			p, err := b.Sample(p, 2, 0, 1)
+			require.NoError(t, err)
+			_, err = b.Scale(p, make([]float64, 4), make([]float64, 4))
+			return err
+		}, `scale of "stem": it follows a sampling that added channels`},
+		"scale after PReLU": {func(m *mirror, b builder, _, p value) error {
+			p, err := b.PReLU(p, []float64{1, 1, 1})
+			require.NoError(t, err)
+			_, err = b.Scale(p, []float64{1, 1, 1}, []float64{0, 0, 0})
+			return err
+		}, `scale of "stem": it follows a ReLU`},
+		"PReLU of the image": {func(m *mirror, b builder, _, _ value) error {
+			_, err := b.PReLU(b.Input(), []float64{1, 1})
+			return err
+		}, `PReLU of "input", which is the unquantized image`},
+		"slopes": {func(m *mirror, b builder, x, _ value) error {
+			_, err := b.PReLU(x, []float64{1})
+			return err
+		}, `PReLU of "input": 1 slopes for 2 channels`},
+		"slope not finite": {func(m *mirror, b builder, x, _ value) error {
+			_, err := b.PReLU(x, []float64{1, math.Inf(-1)})
+			return err
+		}, `PReLU of "input": slope -Inf of channel 1`},
+		"negative slope after pooling": {func(m *mirror, b builder, _, p value) error {
+			p, err := b.MaxPool(p, integer.Window{Height: 2, Width: 2})
+			require.NoError(t, err)
+			_, err = b.PReLU(p, []float64{1, -1, 1})
+			return err
+		}, `PReLU of "stem": a negative factor that follows max pooling`},
+		"PReLU after flattening": {func(m *mirror, b builder, _, p value) error {
+			p, err := b.Flatten(p)
+			require.NoError(t, err)
+			_, err = b.PReLU(p, make([]float64, 48))
+			return err
+		}, "it follows a flattening"},
+		"slope too large": {func(m *mirror, b builder, _, p value) error {
+			p, err := b.PReLU(p, []float64{1e300, 1, 1})
+			require.NoError(t, err)
+			_, err = b.Quantize(p, grid)
+			return err
+		}, `output of "stem": channel 0: scale and bias`},
+		"widen the image": {func(m *mirror, b builder, _, _ value) error {
+			v, err := b.Widen(b.Input())
+			require.NoError(t, err)
+			_, err = b.Add(v, v)
+			return err
+		}, "before it is quantized"},
+		"widen of another builder": {func(m *mirror, b builder, _, p value) error {
+			_, err := integer.NewBuilder(integer.Input{}).Widen(p)
+			return err
+		}, "value of another builder"},
 		"sum of shapes": {func(m *mirror, b builder, x, p value) error {
 			_, err := b.Add(x, p)
 			return err

@@ -322,9 +322,11 @@ func (r *reader) node() Node {
 		}
 	case Add:
 		n.Inputs = append(n.Inputs, r.u16())
+	case Sample:
+		n.Sampling = Sampling{Stride: r.u32(), Before: r.u32(), After: r.u32()}
 	case Flatten, Requantize:
 	default:
-		r.fail("node of %v: want 1 to 7", n.Kind)
+		r.fail("node of %v: want 1 to 8", n.Kind)
 	}
 	if n.Kind.requantizes() {
 		n.Requantizer = r.requantizer()
@@ -333,20 +335,30 @@ func (r *reader) node() Node {
 }
 
 func (r *reader) requantizer() *Requantizer {
-	planes := int(r.u8())
-	entries := r.count(r.u32(), 9+4*planes)
+	planes, negative := int(r.u8()), int(r.u8())
+	if negative > 1 {
+		r.fail("mark %d of numbers for negative sums: want 0 or 1", negative)
+	}
+	entries := r.count(r.u32(), 1+(1+negative)*(8+4*planes))
 	q := &Requantizer{Zero: r.i32(), Min: r.i32(), Max: r.i32()}
 	q.Shift = slices.Clone(r.take(entries))
-	q.Bias = make([]int64, entries)
-	for o := range q.Bias {
-		q.Bias[o] = r.i64()
-	}
-	for range planes {
-		multiplier := make([]int32, entries)
-		for o := range multiplier {
-			multiplier[o] = r.i32()
-		}
-		q.Multiplier = append(q.Multiplier, multiplier)
+	numbers := r.branch(planes, entries)
+	q.Multiplier, q.Bias = numbers.Multiplier, numbers.Bias
+	if negative == 1 {
+		q.Negative = r.branch(planes, entries)
 	}
 	return q
+}
+
+func (r *reader) branch(planes, entries int) *Branch {
+	b := newBranch(planes, entries)
+	for o := range b.Bias {
+		b.Bias[o] = r.i64()
+	}
+	for _, plane := range b.Multiplier {
+		for o := range plane {
+			plane[o] = r.i32()
+		}
+	}
+	return b
 }

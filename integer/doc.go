@@ -59,16 +59,19 @@
 //	               5 flatten     nothing
 //	               6 requantize  requantizer
 //	               7 add         requantizer
+//	               8 sample      u32 stride, channels before, channels after
 //
-//	requantizer: u8 planes P, u32 entries N, i32 zero, i32 min, i32 max,
-//	             N times u8 shift, N times i64 bias, P times N times i32 multiplier
+//	requantizer: u8 planes P, u8 1 if negative sums have numbers of their own, else 0, u32 entries N,
+//	             i32 zero, i32 min, i32 max, N times u8 shift,
+//	             N times i64 bias, P times N times i32 multiplier,
+//	             after a 1 also N times i64 negative bias, P times N times i32 negative multiplier
 //
 // Value 0 is the coded image, [channels][height][width]; value i+1 is the output of node i (from 0),
 // whose inputs have lower numbers. The last value has as many elements as there are classes: the logits,
 // all below 2^24 in magnitude. The predicted class is the index of the largest; of equal ones the lowest.
 //
 // Each value is a tensor of integers x[c][y][x] and has a zero point. A requantizer's output has its zero, the
-// coded image the one above, maxpool and flatten keep their input's, avgpool has 0.
+// coded image the one above, maxpool, flatten and sample keep their input's, avgpool has 0.
 //
 //	conv        acc_p = sum over i, ky, kx of x[g*I + i][y*sy + ky - top][x*sx + kx - left] * table_p[code[o][i][ky][kx]]
 //	            with g = o / (O / groups) rounded down; x outside the input is the input's zero point.
@@ -80,10 +83,15 @@
 //	flatten     the same values, in the order c, y, x, as channels of 1 x 1
 //	requantize  out = requantize(c, x)
 //	add         out = requantize(c, first x, second x); the two inputs have one shape
+//	sample      out[c][y][x] = x[c - before][y * stride][x * stride]; where c - before is no channel of the input,
+//	            the input's zero point. The output has before + C + after channels, (H - 1) / stride + 1 rows, rounded
+//	            down, columns likewise
 //
 // where, c or o being the channel (entry 0 if N is 1, which is allowed for kinds 6 and 7 only),
 //
-//	requantize(c, acc) = clamp(round((sum over p of acc_p * multiplier[p][c] + bias[c]) / 2^shift[c]) + zero, min, max)
+//	requantize(c, acc) = clamp(round(v / 2^shift[c]) + zero, min, max)
+//	v = sum over p of acc_p * multiplier[p][c] + bias[c]
+//	v = sum over p of acc_p * negative multiplier[p][c] + negative bias[c], if the first v is below 0 and these numbers are present
 //
 // rounds to the nearest integer, ties to even. The zero points of the inputs are already part of the
 // biases: accumulators sum values as they are. No accumulator of a valid file reaches 2^31 in magnitude

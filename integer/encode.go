@@ -218,6 +218,8 @@ func (w *writer) node(n *Node) {
 	case MaxPool, AvgPool:
 		p := n.Window
 		w.u32(p.Height, p.Width, p.StrideHeight, p.StrideWidth, p.PadTop, p.PadLeft, p.PadBottom, p.PadRight)
+	case Sample:
+		w.u32(n.Sampling.Stride, n.Sampling.Before, n.Sampling.After)
 	}
 	if n.Kind.requantizes() {
 		w.requantizer(n.Requantizer)
@@ -226,15 +228,23 @@ func (w *writer) node(n *Node) {
 
 func (w *writer) requantizer(r *Requantizer) {
 	w.u8(uint8(len(r.Multiplier)))
-	w.u32(len(r.Bias))
+	branches := r.branches()
+	w.u8(uint8(len(branches) - 1))
+	w.u32(len(r.Shift))
 	w.i32(r.Zero)
 	w.i32(r.Min)
 	w.i32(r.Max)
 	w.data = append(w.data, r.Shift...)
-	for _, bias := range r.Bias {
+	for _, b := range branches {
+		w.branch(b)
+	}
+}
+
+func (w *writer) branch(b *Branch) {
+	for _, bias := range b.Bias {
 		w.i64(bias)
 	}
-	for _, plane := range r.Multiplier {
+	for _, plane := range b.Multiplier {
 		for _, m := range plane {
 			w.i32(m)
 		}

@@ -194,16 +194,18 @@ var defects = map[string]struct {
 	"too-many-nodes":     {at("PROG", 13+4*256, 0xff, 0xff), "items of at least 5 bytes"},
 	"more-nodes":         {at("PROG", 13+4*256, 8), "bytes needed, 0 left"},
 	"fewer-nodes":        {at("PROG", 13+4*256, 6), "section PROG has"},
-	"unknown-kind":       {at("PROG", 13+4*256+2, 9), "node of kind 9: want 1 to 7"},
+	"unknown-kind":       {at("PROG", 13+4*256+2, 9), "node of kind 9: want 1 to 8"},
 	"later-input":        {at("PROG", 13+4*256+2+8, 1), `node "first": input 1`},
 	"unknown-layer":      {at("PROG", 13+4*256+2+10, 2), `node "first": weights 2 of 2`},
 	"zero-stride":        {at("PROG", 13+4*256+2+12, 0), "want positive sizes"},
 	"no-groups":          {at("PROG", 13+4*256+2+12+24, 0), "in 0 groups"},
 	"requantizer-planes": {at("PROG", 13+4*256+2+12+28, 0xff), "items of at least 1029 bytes"},
-	"requantizer-count":  {at("PROG", 13+4*256+2+12+28+1, 6), "bytes needed"},
-	"requantizer-shift":  {at("PROG", 13+4*256+2+12+28+5+12, 63), "channel 0: shift 63"},
-	"requantizer-bias":   {at("PROG", 13+4*256+2+12+28+5+12+7+7, 0x7f), "beyond 2^62"},
-	"lowest-multiplier":  {at("PROG", 13+4*256+2+12+28+5+12+7+56, 0, 0, 0, 0x80), "multiplier -2^31"},
+	"requantizer-mark":   {at("PROG", 13+4*256+2+12+28+1, 2), "mark 2 of numbers for negative sums: want 0 or 1"},
+	"negative-numbers":   {at("PROG", 13+4*256+2+12+28+1, 1), "node of kind 0"},
+	"requantizer-count":  {at("PROG", 13+4*256+2+12+28+2, 6), "bytes needed"},
+	"requantizer-shift":  {at("PROG", 13+4*256+2+12+28+6+12, 63), "channel 0: shift 63"},
+	"requantizer-bias":   {at("PROG", 13+4*256+2+12+28+6+12+7+7, 0x7f), "beyond 2^62"},
+	"lowest-multiplier":  {at("PROG", 13+4*256+2+12+28+6+12+7+56, 0, 0, 0, 0x80), "multiplier -2^31"},
 	"cut-section":        {put("CLAS", 'C', 'L', 'A', 'S', 8, 0, 0, 0, 2), `want "INPT"`},
 	"trailing-bytes":     {func(_ testing.TB, d []byte) []byte { return sealed(append(d, 1, 2)) }, "2 bytes after the last section"},
 }
@@ -284,6 +286,11 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{})
 	for _, name := range []string{"INPT", "PROG"} {
 		f.Add(valid[48:find(f, valid, name)])
+	}
+	for _, name := range []string{"resnet", "prelu"} { // kinds and numbers that the small file has not
+		m := newMirror(f, 38, networkInputs[name])
+		model, _ := m.output(networks[name](m))
+		f.Add(encode(f, model)[48:])
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		decodeAndRun(t, sealed(append(make([]byte, 48), payload...)))

@@ -34,6 +34,24 @@ type Window struct {
 	PadTop, PadLeft, PadBottom, PadRight int // each less than the window; see Node for what padding holds
 }
 
+// Sampling is how a Sample node thins out its input.
+type Sampling struct {
+	Stride        int // every Stride-th row and column is kept, from the first on; at least 1
+	Before, After int // channels of zeros added in front of the input's and behind them
+}
+
+// output returns the shape of what is sampled from in, or an error that says what does not fit.
+func (s Sampling) output(in Shape) (Shape, error) {
+	if s.Stride < 1 || min(s.Before, s.After) < 0 || max(s.Before, s.After) > maxElements {
+		return Shape{}, fmt.Errorf("sampling with stride %d and %d and %d channels added: want a stride of at least 1 and 0 or more channels, less than 2^31", s.Stride, s.Before, s.After)
+	}
+	out := Shape{in.Channels + s.Before + s.After, (in.Height-1)/s.Stride + 1, (in.Width-1)/s.Stride + 1}
+	if !out.valid() {
+		return Shape{}, fmt.Errorf("output of %v: want less than 2^31 elements", out)
+	}
+	return out, nil
+}
+
 // SumBits returns the width that wide values need so that the sum over a window stays below 2^24.
 func (w Window) SumBits() int {
 	return WideBits - bits.Len(uint(w.Height*w.Width-1))

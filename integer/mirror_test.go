@@ -232,6 +232,47 @@ func (m *mirror) add(x, y twin) twin {
 	}}
 }
 
+// widen changes nothing but where the numbers live.
+func (m *mirror) widen(x twin) twin {
+	v, err := m.builder.Widen(x.value)
+	require.NoError(m.t, err)
+	_, _, wide := v.Wide()
+	_, codes := v.Grid()
+	require.True(m.t, wide || codes)
+	return twin{v, x.real}
+}
+
+func (m *mirror) sample(x twin, stride, before, after int) twin {
+	v, err := m.builder.Sample(x.value, stride, before, after)
+	require.NoError(m.t, err)
+	in, out := x.value.Shape(), v.Shape()
+	require.Equal(m.t, integer.Shape{Channels: before + in.Channels + after, Height: (in.Height + stride - 1) / stride, Width: (in.Width + stride - 1) / stride}, out)
+	return twin{v, func(trace []integer.Tensor) []float64 {
+		values, sampled := x.real(trace), make([]float64, out.Len())
+		for i := range in.Len() {
+			c, y, x := i/(in.Height*in.Width)+before, i/in.Width%in.Height, i%in.Width
+			if y%stride == 0 && x%stride == 0 {
+				sampled[(c*out.Height+y/stride)*out.Width+x/stride] = values[i]
+			}
+		}
+		return sampled
+	}}
+}
+
+// prelu draws slopes, also above 1 and, unless positive, below 0.
+func (m *mirror) prelu(x twin, positive bool) twin {
+	slopes := make([]float64, x.value.Shape().Channels)
+	for c := range slopes {
+		slopes[c] = 1.5 * m.random.Float64()
+		if !positive && c%3 == 1 {
+			slopes[c] = -slopes[c]
+		}
+	}
+	v, err := m.builder.PReLU(x.value, slopes)
+	require.NoError(m.t, err)
+	return each(x, v, func(c int, x float64) float64 { return max(x, 0) + min(x, 0)*slopes[c] })
+}
+
 // slack is how far, in codes, a real may lie beyond a rounding boundary: multipliers have 31 bits and
 // wide values 24, of a range that the weights' worst case sets.
 const slack = 2e-3
@@ -300,6 +341,8 @@ var networks = map[string]func(m *mirror) twin{
 	"asymmetric": asymmetricNet,
 	"residual":   residual,
 	"averaging":  averaging,
+	"resnet":     resnet,
+	"prelu":      preluNet,
 }
 
 var networkInputs = map[string]integer.Shape{
@@ -307,6 +350,8 @@ var networkInputs = map[string]integer.Shape{
 	"asymmetric": {Channels: 3, Height: 11, Width: 9},
 	"residual":   {Channels: 2, Height: 8, Width: 8},
 	"averaging":  {Channels: 4, Height: 6, Width: 7},
+	"resnet":     {Channels: 3, Height: 9, Width: 10},
+	"prelu":      {Channels: 3, Height: 7, Width: 6},
 }
 
 // lenet is LeNet-5 with weights of 4 bits, of 8 in the first and last layer.
@@ -364,4 +409,51 @@ func averaging(m *mirror) twin {
 	x = m.quantize(m.conv("second", x, m.weights(7, 1, 3, 7, 1, 1), m.bias(3), integer.ConvGeometry{}), signed(8, 0.01))
 	shape := x.value.Shape()
 	return m.flatten(m.pool(x, integer.Window{Height: shape.Height, Width: shape.Width}, true))
+}
+
+// block is a residual block on a wide stream x, as ResNet has it: two convolutions, the first with a stride, and a shortcut.
+func (m *mirror) block(name string, x twin, channels, stride int, shortcut func(x twin) twin) twin {
+	same := integer.ConvGeometry{StrideHeight: stride, StrideWidth: stride, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}
+	y := m.quantize(x, unsigned(4, 0.1))
+	y = m.scale(m.conv(name+".1", y, m.weights(4, 1, channels, x.value.Shape().Channels, 3, 3), nil, same), false)
+	y = m.quantize(m.relu(y), unsigned(4, 0.05))
+	same.StrideHeight, same.StrideWidth = 1, 1
+	y = m.scale(m.conv(name+".2", y, m.weights(4, 1, channels, channels, 3, 3), nil, same), false)
+	return m.relu(m.add(y, shortcut(x)))
+}
+
+// resnet has blocks whose shortcuts are the identity, a sampling of the wide stream, a convolution, and a sampling of codes.
+func resnet(m *mirror) twin {
+	same := integer.ConvGeometry{PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}
+	x := m.image(asymmetric(0.02))
+	x = m.scale(m.conv("stem", x, m.weights(8, 1, 4, 3, 3, 3), m.bias(4), same), false)
+	x = m.widen(m.relu(x))
+	x = m.block("identity", x, 4, 1, func(x twin) twin { return x })
+	x = m.block("sample", x, 7, 2, func(x twin) twin { return m.sample(x, 2, 1, 2) })
+	x = m.block("conv", x, 5, 2, func(x twin) twin {
+		codes := m.quantize(x, asymmetric(0.01))
+		return m.conv("shortcut", codes, m.weights(4, 1, 5, 7, 1, 1), nil, integer.ConvGeometry{StrideHeight: 2, StrideWidth: 2})
+	})
+	x = m.block("codes", x, 8, 1, func(x twin) twin {
+		x = m.sample(m.quantize(x, integer.Grid{Bits: 8, Scale: 0.02, Zero: -100, Min: -128, Max: 127}), 1, 0, 3)
+		return m.widen(x) // is codes already
+	})
+	shape := x.value.Shape()
+	x = m.pool(x, integer.Window{Height: shape.Height, Width: shape.Width}, true)
+	return m.linear("last", m.quantize(m.flatten(x), unsigned(8, 0.01)), m.weights(8, 1, 3, 8), m.bias(3))
+}
+
+// preluNet has parametric rectifiers of pending values (after a normalization, twice in a row, before and after pooling, after
+// a ReLU, with two planes), of codes and of wide values, and pending values that are sampled and then requantized.
+func preluNet(m *mirror) twin {
+	two := integer.Window{Height: 2, Width: 2, StrideHeight: 1, StrideWidth: 1}
+	x := m.image(asymmetric(0.02))
+	x = m.scale(m.conv("first", x, m.weights(5, 2, 5, 3, 2, 2), m.bias(5), integer.ConvGeometry{}), false)
+	x = m.pool(m.prelu(m.prelu(x, false), false), two, false)
+	x = m.sample(m.relu(m.prelu(x, true)), 2, 1, 1)
+	x = m.quantize(m.prelu(m.quantize(x, integer.Grid{Bits: 8, Scale: 0.01, Zero: -3, Min: -128, Max: 127}), false), asymmetric(0.01))
+	x = m.relu(m.conv("second", x, m.weights(4, 1, 6, 7, 2, 2), m.bias(6), integer.ConvGeometry{}))
+	sum := m.prelu(m.add(m.prelu(x, false), m.conv("third", m.quantize(x, signed(8, 0.01)), m.weights(4, 1, 6, 6, 1, 1), nil, integer.ConvGeometry{})), true)
+	x = m.quantize(m.flatten(m.pool(sum, integer.Window{Height: 1, Width: 1}, true)), signed(8, 0.02))
+	return m.prelu(m.linear("last", x, m.weights(8, 1, 4, x.value.Shape().Len()), m.bias(4)), false)
 }

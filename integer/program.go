@@ -36,14 +36,15 @@ const (
 	Flatten    Kind = 5 // the same values as Nx1x1
 	Requantize Kind = 6 // element-wise requantization of one value
 	Add        Kind = 7 // element-wise requantization of two values of one shape: planes 0 and 1
+	Sample     Kind = 8 // every so many rows and columns, with channels of zeros added
 )
 
 // String returns for example "conv".
 func (k Kind) String() string {
-	if k < Conv || k > Add {
+	if k < Conv || k > Sample {
 		return fmt.Sprintf("kind %d", uint8(k))
 	}
-	return [...]string{"conv", "linear", "maxpool", "avgpool", "flatten", "requantize", "add"}[k-Conv]
+	return [...]string{"conv", "linear", "maxpool", "avgpool", "flatten", "requantize", "add", "sample"}[k-Conv]
 }
 
 // requantizes reports whether nodes of the kind have a requantizer.
@@ -55,7 +56,8 @@ func (k Kind) requantizes() bool {
 //
 // A convolution or matrix product sums x * table[code] over its taps in int32, one accumulator per
 // plane, where x is the code as carried: the zero point's share has been folded into the requantizer's
-// bias. Convolutions pad with the input's zero point. MaxPool skips padding; in AvgPool it adds nothing.
+// bias. Convolutions pad with the input's zero point, which also fills the channels that Sample adds. MaxPool
+// skips padding; in AvgPool it adds nothing.
 type Node struct {
 	Kind        Kind
 	Name        string
@@ -63,6 +65,7 @@ type Node struct {
 	Weights     int          // Conv, Linear: index into Program.Weights
 	Geometry    ConvGeometry // Conv, without zero defaults
 	Window      Window       // MaxPool, AvgPool, without zero defaults
+	Sampling    Sampling     // Sample
 	Requantizer *Requantizer // Conv, Linear (one entry per channel), Requantize, Add (that, or one entry for all)
 }
 

@@ -56,7 +56,7 @@ func TestProgramValidate(t *testing.T) {
 		"weights":           {func(p *integer.Program) { p.Weights[0].Codes[0] = 9 }, "weights 0: weight code 9"},
 		"no nodes":          {func(p *integer.Program) { p.Nodes = nil }, "0 nodes end in shape 1x2x2"},
 		"classes":           {func(p *integer.Program) { p.Classes = 3 }, "end in shape 2x1x1 for 3 classes"},
-		"unknown kind":      {func(p *integer.Program) { p.Nodes[0].Kind = 8 }, `node "flatten": node of kind 8`},
+		"unknown kind":      {func(p *integer.Program) { p.Nodes[0].Kind = 9 }, `node "flatten": node of kind 9`},
 		"inputs":            {func(p *integer.Program) { p.Nodes[1].Kind = integer.Add }, `node "fc": 1 inputs of a node of add: want 2`},
 		"own output":        {func(p *integer.Program) { p.Nodes[1].Inputs[0] = 2 }, "input 2: want the number of an earlier value, 0 to 1"},
 		"negative input":    {func(p *integer.Program) { p.Nodes[1].Inputs[0] = -1 }, "input -1"},
@@ -85,6 +85,18 @@ func TestProgramValidate(t *testing.T) {
 		"padding overflows": {func(p *integer.Program) {
 			windowed(p, integer.MaxPool, integer.Window{Height: math.MaxInt, Width: 1, StrideHeight: 1, StrideWidth: 1, PadTop: math.MaxInt - 1})
 		}, "padded input"},
+		"no sampling":       {func(p *integer.Program) { sampled(p, integer.Sampling{}) }, `node "sample": sampling with stride 0`},
+		"negative sampling": {func(p *integer.Program) { sampled(p, integer.Sampling{Stride: 1, Before: 1, After: -1}) }, "with stride 1 and 1 and -1 channels"},
+		"many channels": {func(p *integer.Program) {
+			sampled(p, integer.Sampling{Stride: 1, Before: math.MaxInt, After: math.MaxInt})
+		}, "less than 2^31"},
+		"large sampling":             {func(p *integer.Program) { sampled(p, integer.Sampling{Stride: 1, Before: 1<<31 - 2}) }, "output of 2147483647x2x2: want less than 2^31"},
+		"negative biases":            {func(p *integer.Program) { negative(p).Bias = nil }, "0 biases for negative sums: want 2"},
+		"negative planes":            {func(p *integer.Program) { negative(p).Multiplier = nil }, "0 planes for negative sums: want 1"},
+		"negative multipliers":       {func(p *integer.Program) { negative(p).Multiplier[0] = nil }, "0 multipliers: want 2"},
+		"lowest negative multiplier": {func(p *integer.Program) { negative(p).Multiplier[0][1] = math.MinInt32 }, "channel 1: negative sums: multiplier -2^31"},
+		"low negative bias":          {func(p *integer.Program) { negative(p).Bias[0] = math.MinInt64 }, "takes the sum beyond 2^62"},
+		"large negative logits":      {func(p *integer.Program) { negative(p).Bias[0] = 1 << 24 }, "want magnitudes below 2^24"},
 		"add shapes": {func(p *integer.Program) {
 			p.Nodes[1] = integer.Node{Kind: integer.Add, Inputs: []int{0, 1}, Requantizer: wide(1)}
 		}, "sum of shapes 1x2x2 and 4x1x1"},
@@ -101,6 +113,18 @@ func TestProgramValidate(t *testing.T) {
 		_, err := p.Run(make([]uint8, 4))
 		require.Error(t, err, name)
 	}
+}
+
+// sampled makes the program a single sampling.
+func sampled(p *integer.Program, s integer.Sampling) {
+	p.Nodes = []integer.Node{{Kind: integer.Sample, Name: "sample", Inputs: []int{0}, Sampling: s}}
+}
+
+// negative gives the last node numbers for negative sums.
+func negative(p *integer.Program) *integer.Branch {
+	r := wide(2)
+	p.Nodes[1].Requantizer.Negative = &integer.Branch{Multiplier: r.Multiplier, Bias: r.Bias}
+	return p.Nodes[1].Requantizer.Negative
 }
 
 func products(p *integer.Program) {
@@ -151,6 +175,7 @@ func largeOutput(p *integer.Program) {
 func TestKindString(t *testing.T) {
 	require.Equal(t, "conv", integer.Conv.String())
 	require.Equal(t, "add", integer.Add.String())
+	require.Equal(t, "sample", integer.Sample.String())
 	require.Equal(t, "kind 0", integer.Kind(0).String())
 }
 

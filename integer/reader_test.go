@@ -23,6 +23,7 @@ type goqRequantizer struct {
 	shift          []uint
 	bias           []int64
 	multiplier     [][]int64
+	negative       *goqRequantizer
 }
 
 type goqNode struct {
@@ -170,21 +171,30 @@ func (f *goqFile) node() goqNode {
 	if n.kind == 1 || n.kind == 2 {
 		n.layer = f.u16()
 	}
-	for range map[int]int{1: 7, 3: 8, 4: 8}[n.kind] {
+	for range map[int]int{1: 7, 3: 8, 4: 8, 8: 3}[n.kind] {
 		n.numbers = append(n.numbers, f.u32())
 	}
-	if n.kind == 1 || n.kind == 2 || n.kind >= 6 {
+	if n.kind == 1 || n.kind == 2 || n.kind == 6 || n.kind == 7 {
 		n.requantizer = f.requantizer()
 	}
 	return n
 }
 
 func (f *goqFile) requantizer() (r goqRequantizer) {
-	planes, entries := f.u8(), f.u32()
+	planes, negative, entries := f.u8(), f.u8(), f.u32()
 	r.zero, r.min, r.max = f.s32(), f.s32(), f.s32()
 	for range entries {
 		r.shift = append(r.shift, uint(f.u8()))
 	}
+	f.sums(&r, planes, entries)
+	if negative == 1 {
+		r.negative = &goqRequantizer{}
+		f.sums(r.negative, planes, entries)
+	}
+	return r
+}
+
+func (f *goqFile) sums(r *goqRequantizer, planes, entries int) {
 	for range entries {
 		r.bias = append(r.bias, f.s64())
 	}
@@ -195,7 +205,14 @@ func (f *goqFile) requantizer() (r goqRequantizer) {
 		}
 		r.multiplier = append(r.multiplier, multiplier)
 	}
-	return r
+}
+
+func (r *goqRequantizer) sum(c int, acc []int64) *big.Int {
+	sum := big.NewInt(r.bias[c])
+	for p, a := range acc {
+		sum.Add(sum, new(big.Int).Mul(big.NewInt(a), big.NewInt(r.multiplier[p][c])))
+	}
+	return sum
 }
 
 // apply is the formula in rationals.
@@ -203,9 +220,9 @@ func (r *goqRequantizer) apply(c int, acc []int64) int64 {
 	if len(r.shift) == 1 {
 		c = 0
 	}
-	sum := big.NewInt(r.bias[c])
-	for p, a := range acc {
-		sum.Add(sum, new(big.Int).Mul(big.NewInt(a), big.NewInt(r.multiplier[p][c])))
+	sum := r.sum(c, acc)
+	if sum.Sign() < 0 && r.negative != nil {
+		sum = r.negative.sum(c, acc)
 	}
 	out := roundEven(new(big.Rat).SetFrac(sum, new(big.Int).Lsh(big.NewInt(1), r.shift[c])))
 	out.Add(out, big.NewInt(r.zero))
@@ -237,6 +254,8 @@ func (f *goqFile) run(image []byte) []int64 {
 			values = append(values, goqPool(n, in))
 		case 5:
 			values = append(values, goqValue{len(in.x), 1, 1, in.zero, in.x})
+		case 8:
+			values = append(values, goqSample(n, in))
 		default:
 			out := goqValue{in.c, in.h, in.w, int(n.requantizer.zero), nil}
 			for i := range in.x {
@@ -296,6 +315,21 @@ func goqPool(n goqNode, in goqValue) goqValue {
 	}
 	if n.kind == 4 {
 		out.zero = 0
+	}
+	return out
+}
+
+func goqSample(n goqNode, in goqValue) goqValue {
+	stride, before, after := n.numbers[0], n.numbers[1], n.numbers[2]
+	out := goqValue{before + in.c + after, (in.h-1)/stride + 1, (in.w-1)/stride + 1, in.zero, nil}
+	for c := -before; c < in.c+after; c++ {
+		for at := range out.h * out.w {
+			x := int64(in.zero)
+			if c >= 0 && c < in.c {
+				x = in.x[(c*in.h+at/out.w*stride)*in.w+at%out.w*stride]
+			}
+			out.x = append(out.x, x)
+		}
 	}
 	return out
 }

@@ -21,11 +21,20 @@ const WideBits = 24
 //
 //	sum over planes p of acc_p * Scale[p][o] + Bias[o]
 //
-// and max(0, that) when ReLU is set.
+// then multiplied by Slope[o] where it is negative and there are slopes, and max(0, that) when ReLU is set.
 type Affine struct {
 	Scale [][]float64 // [plane][channel]
 	Bias  []float64   // [channel], real
+	Slope []float64   // [channel], a parametric rectifier's, or nil
 	ReLU  bool
+}
+
+// slope returns what negative reals of a channel are multiplied by.
+func (a Affine) slope(o int) float64 {
+	if a.Slope == nil {
+		return 1
+	}
+	return a.Slope[o]
 }
 
 // NewAffine says what the accumulators of a layer are worth whose inputs are levels of grid g and whose weights have
@@ -48,22 +57,45 @@ func NewAffine(g Grid, planes []Plane, bias []float32, channels int) Affine {
 
 // Requantizer turns accumulators into codes or into wide fixed-point values, with integers alone:
 //
-//	out = clamp(round((sum over planes p of acc_p * Multiplier[p][o] + Bias[o]) / 2^Shift[o]) + Zero, Min, Max)
+//	v   = sum over planes p of acc_p * Multiplier[p][o] + Bias[o]
+//	v   = sum over planes p of acc_p * Negative.Multiplier[p][o] + Negative.Bias[o]   if v < 0 and there is a Negative
+//	out = clamp(round(v / 2^Shift[o]) + Zero, Min, Max)
 //
 // in int64, ties to even. It has an entry for every channel of the output, or one that serves all.
 type Requantizer struct {
 	Multiplier     [][]int32 // [plane][channel], signed, never -2^31
 	Bias           []int64   // [channel]
+	Negative       *Branch   // what takes the place of Multiplier and Bias where their sum is below 0, or nil
 	Shift          []uint8   // [channel], 0..62
 	Zero, Min, Max int32     // Min <= Zero <= Max
+}
+
+// Branch holds the numbers of a requantizer for sums that are negative: those of the others times a parametric
+// rectifier's slope, each rounded on its own.
+type Branch struct {
+	Multiplier [][]int32 // as in Requantizer
+	Bias       []int64   // as in Requantizer
+}
+
+// main returns the numbers of sums that are not negative.
+func (r *Requantizer) main() *Branch { return &Branch{r.Multiplier, r.Bias} }
+
+// newBranch returns a branch of the given size.
+func newBranch(planes, channels int) *Branch {
+	b := &Branch{Multiplier: make([][]int32, planes), Bias: make([]int64, channels)}
+	for p := range b.Multiplier {
+		b.Multiplier[p] = make([]int32, channels)
+	}
+	return b
 }
 
 // NewRequantizer derives the integers that take accumulators, worth what a says, to codes of grid g.
 //
 // bound is [plane][channel], the largest magnitude of each accumulator. Per channel it takes the
 // largest shift s <= 62 for which, with M = Scale / g.Scale and m = round(M * 2^s),
-// B = round(Bias / g.Scale * 2^s), every |m| < 2^31 and sum bound * |m| + |B| < 2^62. A ReLU raises Min
-// to Zero. It refuses, naming the channel, a bound of 2^31 or more, numbers that are not finite,
+// B = round(Bias / g.Scale * 2^s), every |m| < 2^31 and sum bound * |m| + |B| < 2^62. With slopes, the numbers
+// of Negative follow in the same way from Slope * Scale and Slope * Bias and keep the same limits. A ReLU raises
+// Min to Zero. It refuses, naming the channel, a bound of 2^31 or more, numbers that are not finite,
 // and a channel that no shift fits.
 func NewRequantizer(a Affine, bound [][]int64, g Grid) (*Requantizer, error) {
 	if err := g.Validate(); err != nil {
@@ -98,6 +130,7 @@ func WideScale(a Affine, bound [][]int64, bits int) float64 {
 		for p := range a.Scale {
 			reach += float64(math.Abs(a.Scale[p][o]) * float64(bound[p][o]))
 		}
+		reach *= max(1, math.Abs(a.slope(o)))
 		if !finite(reach) {
 			return math.NaN()
 		}
@@ -122,10 +155,10 @@ func (r *Requantizer) fit(a Affine, bound [][]int64, unit float64) (*Requantizer
 		return nil, err
 	}
 	channels := len(a.Bias)
-	r.Bias, r.Shift = make([]int64, channels), make([]uint8, channels)
-	r.Multiplier = make([][]int32, len(a.Scale))
-	for p := range r.Multiplier {
-		r.Multiplier[p] = make([]int32, channels)
+	numbers := newBranch(len(a.Scale), channels)
+	r.Multiplier, r.Bias, r.Shift = numbers.Multiplier, numbers.Bias, make([]uint8, channels)
+	if a.Slope != nil {
+		r.Negative = newBranch(len(a.Scale), channels)
 	}
 	for o := range channels {
 		if err := r.fitChannel(o, a, bound, unit); err != nil {
@@ -140,9 +173,10 @@ func (r *Requantizer) fit(a Affine, bound [][]int64, unit float64) (*Requantizer
 
 // fitChannel takes the largest shift that keeps the channel within the limits.
 func (r *Requantizer) fitChannel(o int, a Affine, bound [][]int64, unit float64) error {
+	slope := max(1, math.Abs(a.slope(o)))
 	for p := range a.Scale {
-		if !finite(a.Scale[p][o]/unit) || !finite(a.Bias[o]/unit) {
-			return fmt.Errorf("integer: channel %d: scale %v or bias %v is not finite in units of %v", o, a.Scale[p][o], a.Bias[o], unit)
+		if !finite(a.Scale[p][o]/unit*slope) || !finite(a.Bias[o]/unit*slope) {
+			return fmt.Errorf("integer: channel %d: scale %v or bias %v, times %v, is not finite in units of %v", o, a.Scale[p][o], a.Bias[o], slope, unit)
 		}
 	}
 	for shift := maxShift; shift >= 0; shift-- {
@@ -154,15 +188,21 @@ func (r *Requantizer) fitChannel(o int, a Affine, bound [][]int64, unit float64)
 }
 
 // tryShift sets the channel's integers for one shift and reports whether they keep the limits.
-// Scaling by a power of two is exact, so each integer is the nearest to the float64 quotient.
 func (r *Requantizer) tryShift(o int, a Affine, bound [][]int64, unit float64, shift int) bool {
-	bias := math.RoundToEven(math.Ldexp(a.Bias[o]/unit, shift))
+	r.Shift[o] = uint8(shift)
+	return r.main().try(o, a, bound, unit, 1, shift) && (r.Negative == nil || r.Negative.try(o, a, bound, unit, a.Slope[o], shift))
+}
+
+// try sets the channel's integers for reals times slope and reports whether they keep the limits.
+// Scaling by a power of two is exact, so each integer is the nearest to the float64 quotient, times slope.
+func (b *Branch) try(o int, a Affine, bound [][]int64, unit, slope float64, shift int) bool {
+	bias := math.RoundToEven(math.Ldexp(a.Bias[o]/unit*slope, shift))
 	if math.Abs(bias) >= float64(productLimit) {
 		return false
 	}
 	reach := int64(math.Abs(bias))
 	for p := range a.Scale {
-		m := math.RoundToEven(math.Ldexp(a.Scale[p][o]/unit, shift))
+		m := math.RoundToEven(math.Ldexp(a.Scale[p][o]/unit*slope, shift))
 		if math.Abs(m) >= float64(accumulatorLimit) {
 			return false
 		}
@@ -171,9 +211,9 @@ func (r *Requantizer) tryShift(o int, a Affine, bound [][]int64, unit float64, s
 		if reach >= productLimit {
 			return false
 		}
-		r.Multiplier[p][o] = int32(m)
+		b.Multiplier[p][o] = int32(m)
 	}
-	r.Bias[o], r.Shift[o] = int64(bias), uint8(shift)
+	b.Bias[o] = int64(bias)
 	return true
 }
 
@@ -181,6 +221,9 @@ func (r *Requantizer) tryShift(o int, a Affine, bound [][]int64, unit float64, s
 func (a Affine) validate(bound [][]int64) error {
 	if len(a.Scale) == 0 || len(a.Bias) == 0 || len(bound) != len(a.Scale) {
 		return fmt.Errorf("integer: %d planes of scales, %d of bounds, %d biases: want equal planes and at least one channel", len(a.Scale), len(bound), len(a.Bias))
+	}
+	if a.Slope != nil && len(a.Slope) != len(a.Bias) {
+		return fmt.Errorf("integer: %d slopes: want none or one for each of %d channels", len(a.Slope), len(a.Bias))
 	}
 	for p := range a.Scale {
 		if len(a.Scale[p]) != len(a.Bias) || len(bound[p]) != len(a.Bias) {
@@ -200,30 +243,48 @@ func (a Affine) validate(bound [][]int64) error {
 // int64, moves into the bias. sums is [plane][channel], sum w, as Weights.Sum returns it.
 func (r *Requantizer) FoldZero(zero int32, sums [][]int64) *Requantizer {
 	folded := *r
-	folded.Bias = make([]int64, len(r.Bias))
-	for o := range r.Bias {
-		correction := int64(0)
-		for p := range r.Multiplier {
-			correction += int64(r.Multiplier[p][o]) * (int64(zero) * sums[p][o])
-		}
-		folded.Bias[o] = r.Bias[o] - correction
+	folded.Bias = r.main().foldZero(zero, sums)
+	if r.Negative != nil {
+		folded.Negative = &Branch{r.Negative.Multiplier, r.Negative.foldZero(zero, sums)}
 	}
 	return &folded
+}
+
+// foldZero returns the biases for accumulators over codes.
+func (b *Branch) foldZero(zero int32, sums [][]int64) []int64 {
+	folded := make([]int64, len(b.Bias))
+	for o, bias := range b.Bias {
+		correction := int64(0)
+		for p := range b.Multiplier {
+			correction += int64(b.Multiplier[p][o]) * (int64(zero) * sums[p][o])
+		}
+		folded[o] = bias - correction
+	}
+	return folded
 }
 
 // Bound returns the largest |output - Zero| that accumulators within bound, [plane][channel], can give
 // before clamping.
 func (r *Requantizer) Bound(bound [][]int64) int64 {
 	largest := int64(0)
-	for o, bias := range r.Bias {
-		reach := max(bias, -bias)
-		for p := range r.Multiplier {
-			m := int64(r.Multiplier[p][o])
-			reach += bound[p][o] * max(m, -m)
+	for o, shift := range r.Shift {
+		reach := r.main().reach(o, bound)
+		if r.Negative != nil {
+			reach = max(reach, r.Negative.reach(o, bound))
 		}
-		largest = max(largest, shiftRight(reach, r.Shift[o]))
+		largest = max(largest, shiftRight(reach, shift))
 	}
 	return largest
+}
+
+// reach returns the largest magnitude of a channel's sum.
+func (b *Branch) reach(o int, bound [][]int64) int64 {
+	reach := max(b.Bias[o], -b.Bias[o])
+	for p := range b.Multiplier {
+		m := int64(b.Multiplier[p][o])
+		reach += bound[p][o] * max(m, -m)
+	}
+	return reach
 }
 
 // Apply requantizes the accumulators of one output, one per plane.
@@ -231,9 +292,15 @@ func (r *Requantizer) Apply(channel int, acc []int32) int32 {
 	if len(r.Bias) == 1 {
 		channel = 0
 	}
-	sum := int64(0)
+	sum := r.Bias[channel]
 	for p, a := range acc {
 		sum += int64(a) * int64(r.Multiplier[p][channel])
+	}
+	if sum < 0 && r.Negative != nil {
+		sum = r.Negative.Bias[channel]
+		for p, a := range acc {
+			sum += int64(a) * int64(r.Negative.Multiplier[p][channel])
+		}
 	}
 	return r.finish(channel, sum)
 }
@@ -243,11 +310,15 @@ func (r *Requantizer) Apply1(channel int, acc int32) int32 {
 	if len(r.Bias) == 1 {
 		channel = 0
 	}
-	return r.finish(channel, int64(acc)*int64(r.Multiplier[0][channel]))
+	sum := int64(acc)*int64(r.Multiplier[0][channel]) + r.Bias[channel]
+	if sum < 0 && r.Negative != nil {
+		sum = int64(acc)*int64(r.Negative.Multiplier[0][channel]) + r.Negative.Bias[channel]
+	}
+	return r.finish(channel, sum)
 }
 
-// finish adds the bias, rounds, and clamps.
+// finish rounds and clamps.
 func (r *Requantizer) finish(channel int, sum int64) int32 {
-	out := shiftRight(sum+r.Bias[channel], r.Shift[channel]) + int64(r.Zero)
+	out := shiftRight(sum, r.Shift[channel]) + int64(r.Zero)
 	return int32(min(max(out, int64(r.Min)), int64(r.Max)))
 }

@@ -24,9 +24,16 @@ func roundEven(x *big.Rat) *big.Int {
 
 // exactApply is the requantizer's formula in rationals.
 func exactApply(r *integer.Requantizer, channel int, acc []int32) int32 {
-	sum := big.NewInt(r.Bias[channel])
-	for p, a := range acc {
-		sum.Add(sum, new(big.Int).Mul(big.NewInt(int64(a)), big.NewInt(int64(r.Multiplier[p][channel]))))
+	weigh := func(multiplier [][]int32, bias []int64) *big.Int {
+		sum := big.NewInt(bias[channel])
+		for p, a := range acc {
+			sum.Add(sum, new(big.Int).Mul(big.NewInt(int64(a)), big.NewInt(int64(multiplier[p][channel]))))
+		}
+		return sum
+	}
+	sum := weigh(r.Multiplier, r.Bias)
+	if sum.Sign() < 0 && r.Negative != nil {
+		sum = weigh(r.Negative.Multiplier, r.Negative.Bias)
 	}
 	quotient := new(big.Rat).SetFrac(sum, new(big.Int).Lsh(big.NewInt(1), uint(r.Shift[channel])))
 	out := roundEven(quotient)
@@ -70,6 +77,9 @@ func TestRequantizerAgainstRationals(t *testing.T) {
 			a.Scale = append(a.Scale, []float64{random.NormFloat64() * scale})
 			bound = append(bound, []int64{random.Int64N(1 << (1 + random.IntN(30)))})
 		}
+		if random.IntN(2) == 0 {
+			a.Slope = []float64{random.NormFloat64()}
+		}
 		r, err := integer.NewRequantizer(a, bound, g)
 		require.NoError(t, err)
 		for range 20 {
@@ -80,6 +90,12 @@ func TestRequantizerAgainstRationals(t *testing.T) {
 			}
 			got := r.Apply(0, acc)
 			require.Equal(t, exactApply(r, 0, acc), got)
+			if planes == 1 {
+				require.Equal(t, got, r.Apply1(0, acc[0]))
+			}
+			if real < 0 && a.Slope != nil {
+				real *= a.Slope[0]
+			}
 			// The multiplier's own rounding moves the result only next to a tie.
 			want := real/float64(g.Scale) + float64(g.Zero)
 			want = math.Max(float64(g.Min), math.Min(want, float64(g.Max)))
@@ -114,6 +130,27 @@ func TestNewRequantizerTakesTheLargestShift(t *testing.T) {
 	}
 }
 
+// The sign that chooses is that of the sum before rounding: here a code of 0 on either side.
+func TestSlopesOfNegativeSums(t *testing.T) {
+	a := integer.Affine{Scale: [][]float64{{0.25}}, Bias: []float64{0.25}, Slope: []float64{-8}}
+	r, err := integer.NewRequantizer(a, [][]int64{{100}}, integer.Grid{Bits: 8, Scale: 1, Min: -128, Max: 127})
+	require.NoError(t, err)
+	require.Equal(t, uint8(29), r.Shift[0], "the larger multiplier limits the shift")
+	require.Equal(t, &integer.Branch{Multiplier: [][]int32{{-1 << 30}}, Bias: []int64{-1 << 30}}, r.Negative)
+	for acc, want := range map[int32]int32{0: 0, -1: 0, -2: 2, -3: 4, 1: 0, 2: 1} {
+		require.Equal(t, want, r.Apply1(0, acc), "%d", acc)
+	}
+	folded := r.FoldZero(7, [][]int64{{3}})
+	for acc := int32(-50); acc < 50; acc++ {
+		require.Equal(t, r.Apply1(0, acc), folded.Apply1(0, acc+21))
+	}
+	require.EqualValues(t, 202, r.Bound([][]int64{{100}}))
+	a.ReLU = true
+	r, err = integer.NewWideRequantizer(a, [][]int64{{100}}, 1)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, r.Apply1(0, -2), "a negative slope makes it positive before the ReLU")
+}
+
 func TestReLURaisesMin(t *testing.T) {
 	a := integer.Affine{Scale: [][]float64{{1}}, Bias: []float64{0}, ReLU: true}
 	r, err := integer.NewRequantizer(a, [][]int64{{10}}, integer.Grid{Bits: 4, Scale: 1, Zero: -2, Min: -8, Max: 7})
@@ -138,6 +175,9 @@ func TestNewRequantizerRefuses(t *testing.T) {
 		"large scale":   {integer.Affine{Scale: [][]float64{{0x1p31}}, Bias: []float64{0}}, [][]int64{{5}}, "channel 0: scale and bias 0 are too large"},
 		"large bias":    {integer.Affine{Scale: [][]float64{{1}}, Bias: []float64{0x1p62}}, [][]int64{{5}}, "no shift keeps the sum below 2^62"},
 		"large sum":     {integer.Affine{Scale: [][]float64{{0x1p30}, {0x1p30}}, Bias: []float64{0x1p61}}, [][]int64{{1<<31 - 1}, {1<<31 - 1}}, "no shift"},
+		"slopes":        {integer.Affine{Scale: [][]float64{{1}}, Bias: []float64{0}, Slope: []float64{1, 2}}, [][]int64{{5}}, "2 slopes: want none or one for each of 1 channels"},
+		"NaN slope":     {integer.Affine{Scale: [][]float64{{1}}, Bias: []float64{0}, Slope: []float64{math.NaN()}}, [][]int64{{5}}, "times NaN, is not finite"},
+		"large slope":   {integer.Affine{Scale: [][]float64{{1}}, Bias: []float64{0}, Slope: []float64{-0x1p31}}, [][]int64{{5}}, "no shift"},
 		"planes":        {integer.Affine{Scale: [][]float64{{1}}, Bias: []float64{0}}, [][]int64{{5}, {5}}, "1 planes of scales, 2 of bounds"},
 		"channels":      {integer.Affine{Scale: [][]float64{{1, 2}}, Bias: []float64{0}}, [][]int64{{5}}, "plane 0 has 2 scales"},
 		"nothing":       {integer.Affine{}, nil, "at least one channel"},
@@ -156,6 +196,11 @@ func TestWideScaleIsTheSmallestThatHolds(t *testing.T) {
 	for range 3000 {
 		bits := 2 + random.IntN(23)
 		a := integer.Affine{Scale: [][]float64{{random.NormFloat64(), 0.1}}, Bias: []float64{random.NormFloat64() * 100, 0}}
+		slope := 1.0
+		if random.IntN(3) == 0 {
+			a.Slope = []float64{4 * random.NormFloat64(), 0}
+			slope = max(1, math.Abs(a.Slope[0]))
+		}
 		bound := [][]int64{{random.Int64N(1 << (1 + random.IntN(30))), 3}}
 		scale := integer.WideScale(a, bound, bits)
 		fraction, _ := math.Frexp(scale)
@@ -165,6 +210,7 @@ func TestWideScaleIsTheSmallestThatHolds(t *testing.T) {
 		limit := int64(1)<<bits - 1
 		require.LessOrEqual(t, r.Bound(bound), limit)
 		largest := math.Abs(a.Bias[0]) + math.Abs(a.Scale[0][0])*float64(bound[0][0])
+		largest *= slope
 		require.Greater(t, largest/(scale/2), float64(limit)-1.001, "half the scale would do")
 	}
 }

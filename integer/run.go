@@ -122,6 +122,8 @@ func (r *runner) node(n *Node, shape Shape, out []int32) {
 		pool(n.Window, input.shape, shape, in, out, func(x []int32, w window) int32 { return sumWindow(x, w, zero) })
 	case Flatten:
 		copy(out, in)
+	case Sample:
+		sample(n.Sampling, input, shape, in, out)
 	case Requantize, Add:
 		r.elementwise(n, shape, out)
 	}
@@ -237,6 +239,18 @@ func (r *runner) requantize(q *Requantizer, channel, planes int, out []int32) {
 			acc[p] = r.sums[p][i]
 		}
 		out[i] = q.Apply(channel, acc)
+	}
+}
+
+// sample copies what is kept between the channels of zeros.
+func sample(s Sampling, input valueRange, to Shape, in, out []int32) {
+	from, size := input.shape, to.Height*to.Width
+	for i := range out {
+		c, y, x := i/size-s.Before, i/to.Width%to.Height, i%to.Width
+		out[i] = input.zero
+		if c >= 0 && c < from.Channels {
+			out[i] = in[(c*from.Height+y*s.Stride)*from.Width+x*s.Stride]
+		}
 	}
 }
 

@@ -53,7 +53,7 @@ type pending struct {
 	bound  [][]int64 // [plane][channel]: their largest magnitude, over codes and over levels
 	sums   [][]int64 // [plane][channel]: what one unit of the input's zero point adds to them
 	zero   int32     // the input's zero point
-	later  []Node    // max pooling and flattening, which commute with requantization
+	later  []Node    // max pooling, flattening and sampling, which commute with requantization
 }
 
 // check refuses values that are not this builder's or carry an error.
@@ -101,14 +101,22 @@ func (v Value) accumulators() *pending {
 	}
 }
 
-// refuseScale says why a per-channel factor can't be folded, or nil.
+// refuseScale says why a per-channel factor and offset can't be folded, or nil.
 func (p *pending) refuseScale(gamma []float64) error {
-	if p.affine.ReLU {
+	if p.affine.ReLU || p.affine.Slope != nil {
 		return errors.New("it follows a ReLU and can't be folded")
 	}
+	return p.refuseFactors(gamma)
+}
+
+// refuseFactors says why a factor for each channel can't be applied before what comes later, or nil.
+func (p *pending) refuseFactors(gamma []float64) error {
 	for _, node := range p.later {
 		if node.Kind == Flatten && len(gamma) != len(p.affine.Bias) {
 			return errors.New("it follows a flattening and can't be folded")
+		}
+		if node.Kind == Sample && node.Sampling.Before+node.Sampling.After > 0 {
+			return errors.New("it follows a sampling that added channels and can't be folded")
 		}
 		if node.Kind == MaxPool && slices.ContainsFunc(gamma, func(g float64) bool { return g < 0 }) {
 			return errors.New("a negative factor that follows max pooling can't be folded")
@@ -117,19 +125,41 @@ func (p *pending) refuseScale(gamma []float64) error {
 	return nil
 }
 
+// perChannel returns a copy of p with an entry for every channel.
+func (p *pending) perChannel(channels int) *pending {
+	s := *p
+	s.affine.Scale, s.affine.Bias = spread(p.affine.Scale, channels), spread([][]float64{p.affine.Bias}, channels)[0]
+	s.affine.Slope = slices.Clone(p.affine.Slope)
+	s.bound, s.sums = spread(p.bound, channels), spread(p.sums, channels)
+	return &s
+}
+
+// sloped returns p with the negative values of every channel multiplied by its slope.
+func (p *pending) sloped(slopes []float64) *pending {
+	s := p.perChannel(len(slopes))
+	if p.affine.Slope == nil {
+		s.affine.Slope = slices.Clone(slopes)
+		return s
+	}
+	for o, slope := range slopes {
+		// What an earlier negative slope has made positive no longer gets this one.
+		if s.affine.Slope[o] >= 0 {
+			s.affine.Slope[o] *= slope
+		}
+	}
+	return s
+}
+
 // scaled returns p with every channel multiplied by gamma and beta added.
 func (p *pending) scaled(gamma, beta []float64) *pending {
-	s := *p
-	channels := len(gamma)
-	s.affine = Affine{Scale: spread(p.affine.Scale, channels), Bias: spread([][]float64{p.affine.Bias}, channels)[0]}
-	s.bound, s.sums = spread(p.bound, channels), spread(p.sums, channels)
-	for o := range channels {
+	s := p.perChannel(len(gamma))
+	for o := range gamma {
 		for _, scale := range s.affine.Scale {
 			scale[o] *= gamma[o]
 		}
 		s.affine.Bias[o] = float64(s.affine.Bias[o]*gamma[o]) + beta[o]
 	}
-	return &s
+	return s
 }
 
 // spread copies per-plane rows, repeating an entry that serves all channels.

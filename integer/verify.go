@@ -180,6 +180,8 @@ func (n *Node) outputShape(in []Shape, w *IntegerWeights) (Shape, error) {
 		return Shape{in[0].Channels, height, width}, err
 	case Flatten:
 		return Shape{in[0].Len(), 1, 1}, nil
+	case Sample:
+		return n.Sampling.output(in[0])
 	case Requantize:
 		return in[0], nil
 	case Add:
@@ -216,6 +218,8 @@ func (pl *plan) outputRange(n *Node, in []valueRange, out Shape) (zero int32, sp
 	switch n.Kind {
 	case MaxPool, Flatten:
 		return in[0].zero, in[0].span, nil
+	case Sample:
+		return in[0].zero, in[0].span.with(int64(in[0].zero)), nil
 	case AvgPool:
 		span, err := sumRange(n.Window, in[0])
 		return 0, span, err
@@ -289,15 +293,39 @@ func (r *Requantizer) shape(n *Node, channels int) (int, error) {
 	if len(r.Shift) != entries {
 		return 0, fmt.Errorf("requantizer of %d shifts: want %d", len(r.Shift), entries)
 	}
-	for _, multipliers := range r.Multiplier {
-		if len(multipliers) != entries {
-			return 0, fmt.Errorf("requantizer of %d multipliers: want %d", len(multipliers), entries)
+	for _, b := range r.branches() {
+		if err := b.shape(len(r.Multiplier), entries); err != nil {
+			return 0, err
 		}
 	}
 	if r.Min > r.Zero || r.Zero > r.Max {
 		return 0, fmt.Errorf("requantizer to [%d, %d] around %d: want the zero point inside", r.Min, r.Max, r.Zero)
 	}
 	return entries, nil
+}
+
+// branches returns the numbers for all sums and, if there are any, those for negative ones.
+func (r *Requantizer) branches() []*Branch {
+	if r.Negative == nil {
+		return []*Branch{r.main()}
+	}
+	return []*Branch{r.main(), r.Negative}
+}
+
+// shape checks the lengths.
+func (b *Branch) shape(planes, entries int) error {
+	if len(b.Bias) != entries {
+		return fmt.Errorf("requantizer of %d biases for negative sums: want %d", len(b.Bias), entries)
+	}
+	if len(b.Multiplier) != planes {
+		return fmt.Errorf("requantizer of %d planes for negative sums: want %d", len(b.Multiplier), planes)
+	}
+	for _, multipliers := range b.Multiplier {
+		if len(multipliers) != entries {
+			return fmt.Errorf("requantizer of %d multipliers: want %d", len(multipliers), entries)
+		}
+	}
+	return nil
 }
 
 // outputRange proves one entry for accumulators in the given ranges and returns the range of its outputs.
@@ -308,9 +336,33 @@ func (r *Requantizer) outputRange(o int, acc []interval) (interval, error) {
 	if r.Shift[o] > maxShift {
 		return interval{}, fmt.Errorf("shift %d: want at most %d", r.Shift[o], maxShift)
 	}
+	sum, err := r.main().sumRange(o, acc)
+	if err != nil {
+		return interval{}, err
+	}
+	if r.Negative == nil {
+		return r.finishRange(o, sum), nil
+	}
+	negative, err := r.Negative.sumRange(o, acc)
+	if err != nil {
+		return interval{}, fmt.Errorf("negative sums: %w", err)
+	}
+	// That the other sums are not negative is left out of account: it matters for no limit.
+	span, rest := r.finishRange(o, negative), r.finishRange(o, sum)
+	return span.with(rest.low).with(rest.high), nil
+}
+
+// finishRange returns the outputs of sums in a range. They never decrease where the sum grows, so the ends of one give
+// those of the other.
+func (r *Requantizer) finishRange(o int, sum interval) interval {
+	return interval{int64(r.finish(o, sum.low)), int64(r.finish(o, sum.high))}
+}
+
+// sumRange proves one entry's sum for accumulators in the given ranges.
+func (b *Branch) sumRange(o int, acc []interval) (interval, error) {
 	sum, reach := interval{}, int64(0)
 	for p, a := range acc {
-		m := int64(r.Multiplier[p][o])
+		m := int64(b.Multiplier[p][o])
 		if m == -accumulatorLimit {
 			return interval{}, errors.New("multiplier -2^31: want a magnitude below 2^31")
 		}
@@ -320,10 +372,9 @@ func (r *Requantizer) outputRange(o int, acc []interval) (interval, error) {
 		}
 		sum = sum.plus(a.times(m))
 	}
-	bias := r.Bias[o]
+	bias := b.Bias[o]
 	if bias > 0 && sum.high >= productLimit-bias || bias <= 0 && sum.low <= -productLimit-bias {
 		return interval{}, fmt.Errorf("bias %d takes the sum beyond 2^62", bias)
 	}
-	// Requantization never decreases where the sum grows, so the ends of one range give those of the other.
-	return interval{int64(r.finish(o, sum.low)), int64(r.finish(o, sum.high))}, nil
+	return sum.plus(interval{bias, bias}), nil
 }
