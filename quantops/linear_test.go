@@ -3,7 +3,6 @@ package quantops
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"testing"
 
@@ -216,7 +215,10 @@ func TestLinearAsymmetricPlanes(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, w.Planes, 2)
 	require.Equal(t, []uint16{0, 85, 127, 255}, w.Codes[:4]) // 0.5 is 42.49… steps above zero
-	require.Equal(t, []uint16{64, 128, 191, 255}, w.Codes[4:8])
-	require.EqualValues(t, 255, slices.Max(w.Codes))
-	require.EqualValues(t, 0, w.Codes[8])
+	require.Equal(t, []uint16{64, 255}, []uint16{w.Codes[4], w.Codes[7]})
+	require.Equal(t, []uint16{0, 191}, []uint16{w.Codes[8], w.Codes[11]})
+	for o, scale := range []float64{3, 1, 4} {
+		require.InEpsilon(t, scale/255, w.Planes[0].Scale[o], 1e-7)
+		require.Equal(t, w.Planes[0].Scale[o]*[]float64{43, 128, -127}[o], w.Planes[1].Scale[o])
+	}
 }

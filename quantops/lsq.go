@@ -110,7 +110,11 @@ func (q *lsq) Backward(dx, dtheta, dy, x, theta []float32) {
 func (q *lsq) Encode(x, theta []float32, shape []int) (*integer.Weights, error) {
 	levels := make([]float32, len(x))
 	q.Levels(levels, x, theta)
-	return q.encode(levels, theta, nil, shape)
+	var zeros []int32
+	if q.min == 0 {
+		zeros = []int32{0} // unsigned codes are no two's complement
+	}
+	return q.encode(levels, theta, zeros, shape)
 }
 
 func (q *lsq) Grid(theta []float32) (integer.Grid, error) { return q.grid(theta[0], 0) }

@@ -168,6 +168,9 @@ func (o *operation) DiffWRT(inputs int) []bool {
 // SymDiff makes one backward operation, which computes all gradients at once and is itself the first of them, and
 // for each further gradient an operation that hands over its buffer.
 func (o *operation) SymDiff(inputs gorgonia.Nodes, _, grad *gorgonia.Node) (gorgonia.Nodes, error) {
+	if f, ok := o.function.(*fork); ok {
+		return f.symDiff(o, inputs[0], grad)
+	}
 	gradients := make(gorgonia.Nodes, len(inputs))
 	var first *backward
 	for i, wanted := range o.DiffWRT(len(inputs)) {
@@ -190,6 +193,13 @@ func (o *operation) SymDiff(inputs gorgonia.Nodes, _, grad *gorgonia.Node) (gorg
 			return nil, fmt.Errorf("quantops: gradient of %s: %w", o, err)
 		}
 		first.dx[i] = g.y
+	}
+	for i, in := range inputs {
+		if side, ok := in.Op().(*operation); ok && gradients[i] != nil {
+			if s, ok := side.function.(*sideways); ok {
+				s.of.gradients = append(s.of.gradients, gradients[i])
+			}
+		}
 	}
 	return gradients, nil
 }
