@@ -15,24 +15,38 @@ type AvgPool2D struct {
 	Pad    int // zeros on each side, at most half the window
 }
 
-func (l AvgPool2D) window() window { return window{l.Window, l.Stride, l.Pad} }
+func (l AvgPool2D) window() window { return square(l.Window, l.Stride, l.Pad) }
 
 // Build checks that windows fit.
 func (l AvgPool2D) Build(_ *Build, in Shape) (Shape, error) { return l.window().shape("AvgPool2D", in) }
 
-// Forward adds the pooling to a pass. Integers are summed, exactly, and one unit of the sum is worth the window's share.
+// Forward adds the pooling to a pass.
 func (l AvgPool2D) Forward(p *Pass, x Value) (Value, error) {
-	shape, err := l.window().shape("AvgPool2D", x.Shape)
+	return l.window().average(p, x, "AvgPool2D")
+}
+
+// average adds average pooling to a pass. Integers are summed, exactly, and one unit of the sum is worth the window's
+// share.
+func (w window) average(p *Pass, x Value, layer string) (Value, error) {
+	shape, err := w.shape(layer, x.Shape)
 	if err != nil {
 		return Value{}, err
 	}
-	w := l.window().kernel(p, x.Shape)
-	if x.exact == nil {
-		n, err := p.apply(&averagePool{w}, shape, x.input())
-		return x.with(n, shape), err
+	f := &averagePool{w.kernel(p, x.Shape)}
+	if x.exact != nil {
+		if x, err = w.summable(p, x); err != nil {
+			return Value{}, err
+		}
+		f.window.Sum = true
 	}
-	area := int64(l.Window) * int64(l.Window)
-	x, err = p.widen(x, l.window().integers().SumBits(), func(a accumulators) bool { return a.bound[0][0]*area < 1<<integer.WideBits })
+	n, err := p.apply(f, shape, x.input())
+	return x.with(n, shape), err
+}
+
+// summable returns exact x as integers whose sums over windows stay below 2^24, worth what the means are.
+func (w window) summable(p *Pass, x Value) (Value, error) {
+	area := int64(w.height) * int64(w.width)
+	x, err := p.widen(x, w.integers().SumBits(), func(a accumulators) bool { return a.bound[0][0]*area < 1<<integer.WideBits })
 	if err != nil {
 		return Value{}, err
 	}
@@ -41,9 +55,7 @@ func (l AvgPool2D) Forward(p *Pass, x Value) (Value, error) {
 		a, err := before()
 		return single(a.affine.Scale[0][0]/float64(area), a.bound[0][0]*area), err
 	}}
-	w.Sum = true
-	n, err := p.apply(&averagePool{w}, shape, x.input())
-	return x.with(n, shape), err
+	return x, nil
 }
 
 // Lower adds the pooling to an integer model.

@@ -214,31 +214,46 @@ func (f *requantize) prepare() error {
 	return nil
 }
 
+// sumLimit is where sums stop being exact in float32.
+const sumLimit = 1 << integer.WideBits
+
 // split makes the parts of p, a tensor [outputs][…]: itself where its sums over inputs of at most magnitude stay below
-// 2^24; else its high and low digits to the base 16, from -8 to 8, neither of which is ever larger than the weight itself;
-// and where weights are as small as that already, the first and the second half of every output's taps.
+// 2^24; else its high and low digits to the base 16, from -8 to 8, neither of which is ever larger than the weight
+// itself; and where weights are as small as that already, some of every output's taps each.
 func (p part) split(outputs int, magnitude int64) []part {
 	largest, reach := p.reach(outputs)
-	if reach*magnitude < 1<<integer.WideBits {
+	switch {
+	case reach*magnitude < sumLimit:
 		return []part{p}
+	case largest <= 8:
+		return p.slice(outputs, magnitude)
 	}
-	each := len(p.weights) / outputs
-	a, b := part{make([]float32, len(p.weights)), p.factor}, part{make([]float32, len(p.weights)), p.factor}
-	if largest > 8 {
-		a.factor *= 16
-	}
+	high, low := part{make([]float32, len(p.weights)), 16 * p.factor}, part{make([]float32, len(p.weights)), p.factor}
 	for i, w := range p.weights {
-		switch {
-		case largest > 8:
-			a.weights[i] = float32(math.Floor(float64(w+8) / 16))
-			b.weights[i] = w - float32(16*a.weights[i])
-		case i%each < each/2:
-			a.weights[i] = w
-		default:
-			b.weights[i] = w
+		high.weights[i] = float32(math.Floor(float64(w+8) / 16))
+		low.weights[i] = w - float32(16*high.weights[i])
+	}
+	return append(high.split(outputs, magnitude), low.split(outputs, magnitude)...)
+}
+
+// slice gives each part as many of an output's taps as the limit allows.
+func (p part) slice(outputs int, magnitude int64) []part {
+	var parts []part
+	each := len(p.weights) / outputs
+	for o := range outputs {
+		k, sum := 0, int64(0)
+		for i := o * each; i < (o+1)*each; i++ {
+			term := int64(max(p.weights[i], -p.weights[i])) * magnitude
+			if sum += term; sum >= sumLimit {
+				k, sum = k+1, term
+			}
+			if k == len(parts) {
+				parts = append(parts, part{make([]float32, len(p.weights)), p.factor})
+			}
+			parts[k].weights[i] = p.weights[i]
 		}
 	}
-	return append(a.split(outputs, magnitude), b.split(outputs, magnitude)...)
+	return parts
 }
 
 // reach returns the largest weight and the largest sum of an output's weights, both in magnitude.

@@ -18,7 +18,7 @@ type MaxPool2D struct {
 	Pad    int // on each side, at most half the window
 }
 
-func (l MaxPool2D) window() window { return window{l.Window, l.Stride, l.Pad} }
+func (l MaxPool2D) window() window { return square(l.Window, l.Stride, l.Pad) }
 
 // maxWindow is the largest window whose taps an uint16 can number.
 const maxWindow = 256

@@ -7,34 +7,38 @@ import (
 	"github.com/goqat/goqat/internal/kernel"
 )
 
-// window is the geometry that pooling layers share: square windows, symmetric padding.
-type window struct{ size, stride, pad int }
+// window is the geometry that pooling layers share: symmetric padding, and a stride that is the window's own size where
+// it is 0.
+type window struct{ height, width, stride, pad int }
+
+// square is a window of equal sides.
+func square(size, stride, pad int) window { return window{size, size, stride, pad} }
 
 // shape returns the shape of the pooled activation; a window that does not fit is an error.
 func (w window) shape(layer string, in Shape) (Shape, error) {
 	switch {
-	case w.size < 1 || w.stride < 0:
-		return Shape{}, fmt.Errorf("layers: %s: window %d, stride %d: want positive numbers", layer, w.size, w.stride)
-	case w.pad < 0 || 2*w.pad > w.size:
-		return Shape{}, fmt.Errorf("layers: %s: padding %d: want 0 to half the window, %d", layer, w.pad, w.size/2)
-	case w.size > in.Height+2*w.pad || w.size > in.Width+2*w.pad:
-		return Shape{}, fmt.Errorf("layers: %s: window %d is larger than the padded input of %v", layer, w.size, in)
+	case w.height < 1 || w.width < 1 || w.stride < 0:
+		return Shape{}, fmt.Errorf("layers: %s: window %d, stride %d: want positive numbers", layer, w.height, w.stride)
+	case w.pad < 0 || 2*w.pad > min(w.height, w.width):
+		return Shape{}, fmt.Errorf("layers: %s: padding %d: want 0 to half the window, %d", layer, w.pad, min(w.height, w.width)/2)
+	case w.height > in.Height+2*w.pad || w.width > in.Width+2*w.pad:
+		return Shape{}, fmt.Errorf("layers: %s: window %d is larger than the padded input of %v", layer, w.height, in)
 	}
 	rows, columns := w.axes(in)
 	return Shape{Channels: in.Channels, Height: rows.Out, Width: columns.Out, Signed: in.Signed}, nil
 }
 
 func (w window) axes(in Shape) (rows, columns kernel.Axis) {
-	axis := func(n int) kernel.Axis {
-		return kernel.Axis{In: n, Out: (n+2*w.pad-w.size)/w.step() + 1, Kernel: w.size, Stride: w.step(), Before: w.pad}
+	axis := func(n, size int) kernel.Axis {
+		stride := w.step(size)
+		return kernel.Axis{In: n, Out: (n+2*w.pad-size)/stride + 1, Kernel: size, Stride: stride, Before: w.pad}
 	}
-	return axis(in.Height), axis(in.Width)
+	return axis(in.Height, w.height), axis(in.Width, w.width)
 }
 
-// step is the stride, by default the window's size.
-func (w window) step() int {
+func (w window) step(size int) int {
 	if w.stride == 0 {
-		return w.size
+		return size
 	}
 	return w.stride
 }
@@ -45,5 +49,8 @@ func (w window) kernel(p *Pass, in Shape) kernel.Window {
 }
 
 func (w window) integers() integer.Window {
-	return integer.Window{Height: w.size, Width: w.size, StrideHeight: w.step(), StrideWidth: w.step(), PadTop: w.pad, PadLeft: w.pad, PadBottom: w.pad, PadRight: w.pad}
+	return integer.Window{
+		Height: w.height, Width: w.width, StrideHeight: w.step(w.height), StrideWidth: w.step(w.width),
+		PadTop: w.pad, PadLeft: w.pad, PadBottom: w.pad, PadRight: w.pad,
+	}
 }

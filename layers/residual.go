@@ -1,0 +1,199 @@
+package layers
+
+import (
+	"fmt"
+
+	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/quantops"
+)
+
+var _ Layer = (*Residual)(nil)
+
+// Residual is y = Body(x) + Shortcut(x). The sum is a tensor of its own, wider than what convolutions take in: each
+// consumer quantizes it for itself (real numbers in training, fixed point of 24 bits in evaluation and on integers).
+//
+// He et al., "Deep Residual Learning for Image Recognition", 2016.
+type Residual struct {
+	Body     Layer
+	Shortcut Layer // nil for the identity
+}
+
+func (l *Residual) layers() []Layer {
+	if l.Shortcut == nil {
+		return []Layer{l.Body}
+	}
+	return []Layer{l.Body, l.Shortcut}
+}
+
+// Build builds body and shortcut, whose outputs must have one shape.
+func (l *Residual) Build(b *Build, in Shape) (Shape, error) {
+	body, err := l.Body.Build(b, in)
+	if err != nil {
+		return Shape{}, err
+	}
+	shortcut := in
+	if l.Shortcut != nil {
+		if shortcut, err = l.Shortcut.Build(b, in); err != nil {
+			return Shape{}, err
+		}
+	}
+	if body.Channels != shortcut.Channels || body.Height != shortcut.Height || body.Width != shortcut.Width {
+		return Shape{}, fmt.Errorf("layers: residual block: the body gives %v, the shortcut %v", body, shortcut)
+	}
+	body.Signed = body.Signed || shortcut.Signed
+	return body, nil
+}
+
+// Params returns the parameters of body and shortcut.
+func (l *Residual) Params() []*Param {
+	params := l.Body.Params()
+	if l.Shortcut != nil {
+		params = append(params, l.Shortcut.Params()...)
+	}
+	return params
+}
+
+// Forward adds the block to a pass.
+func (l *Residual) Forward(p *Pass, x Value) (Value, error) {
+	main, side, err := p.fork(x)
+	if err != nil {
+		return Value{}, err
+	}
+	if main, err = l.Body.Forward(p, main); err != nil {
+		return Value{}, err
+	}
+	if l.Shortcut != nil {
+		if side, err = l.Shortcut.Forward(p, side); err != nil {
+			return Value{}, err
+		}
+	}
+	return p.add(main, side)
+}
+
+// Lower adds the block to an integer model.
+func (l *Residual) Lower(b *integer.Builder, x integer.Value) (integer.Value, error) {
+	x, err := b.Widen(x)
+	if err != nil {
+		return x, err
+	}
+	main, err := l.Body.Lower(b, x)
+	if err != nil {
+		return x, err
+	}
+	if l.Shortcut != nil {
+		if x, err = l.Shortcut.Lower(b, x); err != nil {
+			return x, err
+		}
+	}
+	return b.Add(main, x)
+}
+
+// fork returns x twice. Sums that wait for a requantization are settled first, so that both see the same numbers.
+func (p *Pass) fork(x Value) (main, side Value, err error) {
+	if x.exact != nil {
+		x, err = p.widen(x, integer.WideBits, below(integer.WideBits))
+		return x, x, err
+	}
+	if p.Mode != Training {
+		return x, x, nil
+	}
+	m, s, err := quantops.Fork(x.input())
+	return x.with(m, x.Shape), x.with(s, x.Shape), err
+}
+
+// below allows integers that are smaller than 2^bits.
+func below(bits int) func(accumulators) bool {
+	return func(a accumulators) bool { return a.bound[0][0] < 1<<bits }
+}
+
+// add returns x + y.
+func (p *Pass) add(x, y Value) (Value, error) {
+	shape := x.Shape
+	shape.Signed = x.Signed || y.Signed
+	if x.exact != nil && y.exact != nil {
+		return p.addExact(x, y, shape)
+	}
+	var err error
+	if x, err = p.real(x); err != nil {
+		return Value{}, err
+	}
+	if y, err = p.real(y); err != nil {
+		return Value{}, err
+	}
+	n, err := p.apply(sum{}, shape, x.input(), y.input())
+	return Value{Shape: shape, node: n, constant: x.constant && y.constant}, err
+}
+
+// addExact adds integers as the engine does: each brought below 2^24, then one requantization of both.
+func (p *Pass) addExact(x, y Value, shape Shape) (Value, error) {
+	var err error
+	for _, operand := range []*Value{&x, &y} {
+		if *operand, err = p.widen(*operand, integer.WideBits, below(integer.WideBits)); err != nil {
+			return Value{}, err
+		}
+	}
+	f := &wideSum{x: x.exact.describe, y: y.exact.describe}
+	p.refresh = append(p.refresh, f.prepare)
+	n, err := p.apply(f, shape, x.input(), y.input())
+	return Value{Shape: shape, node: n, exact: &exact{describe: func() (accumulators, error) { return f.result, nil }}}, err
+}
+
+// sum is x + y as a Function.
+type sum struct{}
+
+var _ quantops.Differentiable = sum{}
+
+func (sum) String() string { return "add" }
+
+func (sum) Forward(y []float32, x [][]float32) error {
+	kernel.Add(y, x...)
+	return nil
+}
+
+func (sum) Backward(dx [][]float32, dy, _ []float32, _ [][]float32) error {
+	for _, d := range dx {
+		copy(d, dy) // copies nothing where no gradient is wanted
+	}
+	return nil
+}
+
+// wideSum is the engine's sum of two wide values as a Function.
+type wideSum struct {
+	x, y        func() (accumulators, error)
+	result      accumulators
+	requantizer *integer.Requantizer
+}
+
+func (f *wideSum) String() string { return "add integers" }
+
+func (f *wideSum) prepare() error {
+	x, err := f.x()
+	if err != nil {
+		return err
+	}
+	y, err := f.y()
+	if err != nil {
+		return err
+	}
+	a := integer.Affine{Scale: [][]float64{x.affine.Scale[0], y.affine.Scale[0]}, Bias: []float64{0}}
+	bound := [][]int64{x.bound[0], y.bound[0]}
+	scale := integer.WideScale(a, bound, integer.WideBits)
+	if f.requantizer, err = integer.NewWideRequantizer(a, bound, scale); err != nil {
+		return fmt.Errorf("layers: residual sum: %w", err)
+	}
+	f.result = single(scale, f.requantizer.Bound(bound))
+	return nil
+}
+
+func (f *wideSum) Forward(y []float32, x [][]float32) error {
+	size := kernel.Lanes * 256
+	kernel.Parallel((len(y)+size-1)/size, func(chunk int) {
+		var acc [2]int32
+		for i := chunk * size; i < min(len(y), (chunk+1)*size); i++ {
+			acc[0], acc[1] = int32(x[0][i]), int32(x[1][i])
+			y[i] = float32(f.requantizer.Apply(0, acc[:]))
+		}
+	})
+	return nil
+}
