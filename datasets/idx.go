@@ -152,34 +152,21 @@ type IDXFiles struct {
 func FindIDX(folder fs.FS) (IDXFiles, error) {
 	var files IDXFiles
 	for _, part := range []struct {
-		file       *string
-		stem, kind string
+		file *string
+		name string
 	}{
-		{&files.TrainImages, "train-images", "idx3-ubyte"},
-		{&files.TrainLabels, "train-labels", "idx1-ubyte"},
-		{&files.TestImages, "t10k-images", "idx3-ubyte"},
-		{&files.TestLabels, "t10k-labels", "idx1-ubyte"},
+		{&files.TrainImages, "train-images-idx3-ubyte"},
+		{&files.TrainLabels, "train-labels-idx1-ubyte"},
+		{&files.TestImages, "t10k-images-idx3-ubyte"},
+		{&files.TestLabels, "t10k-labels-idx1-ubyte"},
 	} {
-		name, err := findFile(folder, part.stem, part.kind)
+		name, err := findFile(folder, ".", part.name)
 		if err != nil {
 			return IDXFiles{}, err
 		}
 		*part.file = name
 	}
 	return files, nil
-}
-
-func findFile(folder fs.FS, stem, kind string) (string, error) {
-	for _, name := range []string{stem + "-" + kind, stem + "." + kind, stem + "-" + kind + ".gz", stem + "." + kind + ".gz"} {
-		_, err := fs.Stat(folder, name)
-		if err == nil {
-			return name, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("datasets: %w", err)
-		}
-	}
-	return "", fmt.Errorf("datasets: no %s-%s or %s-%s.gz in the folder: %w", stem, kind, stem, kind, fs.ErrNotExist)
 }
 
 // LoadIDX reads the four files from a folder. like gives the Name, Classes, Mean and Std of both parts; the sizes come

@@ -9,13 +9,14 @@ import (
 // Split is a data set's two fixed parts.
 type Split struct{ Train, Test *Dataset }
 
-// Spec describes a data set that can be asked for by name. All fields are needed.
+// Spec describes a data set that can be asked for by name. All fields but Files are needed.
 type Spec struct {
 	Name    string
 	Doc     string // what the images show, how many and of which size
 	Source  string // who made it, and where it is published
 	License string
 	Load    func(dir string) (Split, error) // reads it from the folder dir; "" is the set's default place, if it has one
+	Files   *Files                          // what its authors publish, for Locate, Fetch and Verify; nil if it is part of the program or the user's own
 }
 
 var specs = registry.New[Spec]("dataset")

@@ -87,7 +87,7 @@ Start with:  goqat train`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(newTrain(), newEval(), newExport(), newPredict(), newList(), newVersion())
+	root.AddCommand(newTrain(), newEval(), newExport(), newPredict(), newList(), newData(), newVersion())
 	return root
 }
 
