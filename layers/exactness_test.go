@@ -106,6 +106,49 @@ func TestEvaluationIsExact(t *testing.T) {
 	}
 }
 
+// Networks may end in anything: in means, whose unit is no power of two, in means of means, whose sums need other units
+// again, and in rectifiers.
+func TestEvaluationOfEnds(t *testing.T) {
+	conv := func() Layer { return &Conv2D{Outputs: 5, Kernel: 3, Pad: 1} }
+	for name, root := range map[string]Sequential{
+		"conv":          {conv(), Flatten{}},
+		"relu":          {conv(), Flatten{}, ReLU{}},
+		"max":           {conv(), MaxPool2D{Window: 2}, Flatten{}},
+		"mean of 4":     {conv(), AvgPool2D{Window: 2}, Flatten{}},
+		"mean of 9":     {conv(), ReLU{}, AvgPool2D{Window: 3}, Flatten{}},
+		"rectified":     {conv(), AvgPool2D{Window: 3}, ReLU{}, Flatten{}},
+		"largest mean":  {conv(), AvgPool2D{Window: 3, Stride: 1}, MaxPool2D{Window: 2}, Flatten{}},
+		"means of 4":    {conv(), AvgPool2D{Window: 2, Stride: 1}, AvgPool2D{Window: 2, Stride: 1}, Flatten{}},
+		"means of 9":    {conv(), AvgPool2D{Window: 3, Stride: 1}, AvgPool2D{Window: 3, Stride: 1}, Flatten{}},
+		"means, linear": {conv(), AvgPool2D{Window: 3, Stride: 1}, ReLU{}, AvgPool2D{Window: 4, Stride: 1}, Flatten{}, &Linear{Outputs: 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			Quantize(root, methods("lsq:4", "linear:4"), 8)
+			s := random.New(1, "ends")
+			r := newRig(t, root, Shape{Channels: 2, Height: 6, Width: 6}, 3, s)
+			r.calibrate()
+			disturb(r.net, s)
+			r.requireExact()
+		})
+	}
+}
+
+// Ranges of activations follow the data in training and stand still in evaluation.
+func TestRunningRanges(t *testing.T) {
+	root := Sequential{Flatten{}, &Linear{Name: "fc", Outputs: 2, Methods: methods("none", "linear:4,constant=0.5")}}
+	r := newRig(t, root, Shape{Channels: 1, Height: 4, Width: 4, Signed: true}, 3, random.New(1, "running"))
+	data := r.watched[0].core.input.theta.Data()
+	copy(data, []float32{-100, 100})
+	r.run(Evaluation)
+	require.Equal(t, []float32{-100, 100}, data)
+	r.run(Training)
+	require.InDelta(t, -50, data[0], 1)
+	require.InDelta(t, 50, data[1], 1)
+	r.calibrate()
+	require.InDelta(t, 0, data[0], 1)
+	require.InDelta(t, 0, data[1], 1)
+}
+
 // An evaluation graph sees parameters as they are at the Refresh.
 func TestEvaluationFollowsParameters(t *testing.T) {
 	s := random.New(1, "follow")
