@@ -4,8 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math/big"
+	"os"
 	"testing"
 
+	"github.com/goqat/goqat/datasets/mnist"
+	"github.com/goqat/goqat/integer"
 	"github.com/stretchr/testify/require"
 )
 
@@ -353,6 +356,26 @@ func TestSecondReaderGivesTheSameLogits(t *testing.T) {
 					require.EqualValues(t, logit, want[i*file.classes+class], "%s, image %d, class %d", name, i, class)
 				}
 			}
+		}
+	}
+}
+
+// TestSecondReaderRunsLeNet runs a LeNet-5 that `goqat train` made on the first 100 test images of MNIST.
+func TestSecondReaderRunsLeNet(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("testdata/lenet5.goq")
+	require.NoError(t, err)
+	model, err := integer.Decode(data)
+	require.NoError(t, err)
+	digits, err := mnist.Load("")
+	require.NoError(t, err)
+	images := digits.Test.Head(100)
+	want, err := model.Program.Run(images.Pixels[:images.Len()*model.Input.Len()])
+	require.NoError(t, err)
+	file := readGoq(t, data)
+	for i := range images.Len() {
+		for class, logit := range file.run(images.Image(i)) {
+			require.EqualValues(t, logit, want[i*file.classes+class], "image %d, class %d", i, class)
 		}
 	}
 }

@@ -21,6 +21,7 @@ type probe struct {
 	input     *Param
 	upstream  *dot
 	machine   gorgonia.VM
+	graph     *gorgonia.ExprGraph
 	params    map[string]*Param
 	gradients map[string][]float32 // as the graph holds them
 	y         []float32
@@ -73,6 +74,7 @@ func newProbe(t *testing.T, l Layer, in Shape, images int) *probe {
 	}
 	p.y, err = quantops.Result(v.Node())
 	require.NoError(t, err)
+	p.graph = pass.Graph
 	p.machine = gorgonia.NewTapeMachine(pass.Graph)
 	t.Cleanup(func() { require.NoError(t, p.machine.Close()) })
 	return p

@@ -98,8 +98,8 @@ func (p *Pass) fork(x Value) (main, side Value, err error) {
 	if p.Mode != Training {
 		return x, x, nil
 	}
-	m, s, err := quantops.Fork(x.input())
-	return x.with(m, x.Shape), x.with(s, x.Shape), err
+	shortcut, body, err := quantops.Fork(x.input())
+	return x.with(body, x.Shape), x.with(shortcut, x.Shape), err
 }
 
 // below allows integers that are smaller than 2^bits.

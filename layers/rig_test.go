@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -63,21 +64,36 @@ func newRig(t *testing.T, root Sequential, in Shape, images int, s *random.Strea
 
 func buildWatched(t *testing.T, r *rig, root Sequential, in Shape) *Network {
 	t.Helper()
-	layers := make(Sequential, len(root))
-	for i, l := range root {
-		layers[i] = l
-		switch l := l.(type) {
-		case *Conv2D:
-			r.watched = append(r.watched, &watched{Layer: l, core: &l.weighted})
-			layers[i] = r.watched[len(r.watched)-1]
-		case *Linear:
-			r.watched = append(r.watched, &watched{Layer: l, core: &l.weighted})
-			layers[i] = r.watched[len(r.watched)-1]
-		}
-	}
-	net, err := NewNetwork(layers, in, 7)
+	net, err := NewNetwork(r.watch(root), in, 7)
 	require.NoError(t, err)
 	return net
+}
+
+// watch wraps the layers with weights below l.
+func (r *rig) watch(l Layer) Layer {
+	var core *weighted
+	switch l := l.(type) {
+	case Sequential:
+		inner := make(Sequential, len(l))
+		for i := range l {
+			inner[i] = r.watch(l[i])
+		}
+		return inner
+	case *Residual:
+		l.Body = r.watch(l.Body)
+		if l.Shortcut != nil {
+			l.Shortcut = r.watch(l.Shortcut)
+		}
+		return l
+	case *Conv2D:
+		core = &l.weighted
+	case *Linear:
+		core = &l.weighted
+	default:
+		return l
+	}
+	r.watched = append(r.watched, &watched{Layer: l, core: core})
+	return r.watched[len(r.watched)-1]
 }
 
 // pack makes the batch from the pixels.
@@ -146,14 +162,11 @@ func (r *rig) codes(m *integer.Model) [][]int32 {
 	for i := range r.images {
 		trace, err := m.Program.Trace(r.pixels[i*size : (i+1)*size])
 		require.NoError(r.t, err)
-		layer := 0
-		for _, n := range m.Program.Nodes {
-			if n.Kind == integer.Conv || n.Kind == integer.Linear {
-				codes[layer] = append(codes[layer], trace[n.Inputs[0]].Values...)
-				layer++
-			}
+		for layer, w := range r.watched {
+			at := slices.IndexFunc(m.Program.Nodes, func(n integer.Node) bool { return n.Name == w.core.name })
+			require.GreaterOrEqual(r.t, at, 0, w.core.name)
+			codes[layer] = append(codes[layer], trace[m.Program.Nodes[at].Inputs[0]].Values...)
 		}
-		require.Equal(r.t, len(r.watched), layer)
 	}
 	return codes
 }

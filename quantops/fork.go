@@ -7,23 +7,27 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
-// Fork makes two values of one, for a residual block's body and its shortcut. The gradients of both add up in one
+// Fork makes two values of one, for a residual block's shortcut and its body. The gradients of both add up in one
 // operation with a buffer of its own; where a value is simply used twice, Gorgonia inserts additions that allocate in
 // every step and run on one thread.
 //
-// Both results are x; main must have a gradient path to the cost for side's to count.
+// Both results are x. Gorgonia follows gradients to main; side is for a path that has learned parameters of its own, and
+// differentiating fails where a path from side has none.
 func Fork(x Input) (main, side *gorgonia.Node, err error) {
 	f := &fork{}
 	if main, err = Apply(f, x.Node.Shape(), x); err != nil {
 		return nil, nil, err
 	}
-	side, err = Apply(&sideways{f}, x.Node.Shape(), Input{Node: main, Constant: true})
-	return main, side, err
+	f.side, err = Apply(&sideways{f}, x.Node.Shape(), Input{Node: main, Constant: true})
+	return main, f.side, err
 }
 
 // fork is the identity that collects gradients: Gorgonia brings that of main, and operations that take side in leave
 // theirs here. Gorgonia differentiates them first, since main is among what they depend on.
-type fork struct{ gradients gorgonia.Nodes }
+type fork struct {
+	side      *gorgonia.Node
+	gradients gorgonia.Nodes
+}
 
 var _ Differentiable = (*fork)(nil)
 
@@ -43,6 +47,9 @@ func (f *fork) Backward([][]float32, []float32, []float32, [][]float32) error {
 func (f *fork) symDiff(o *operation, input, grad *gorgonia.Node) (gorgonia.Nodes, error) {
 	if o.constant[0] {
 		return gorgonia.Nodes{nil}, nil
+	}
+	if users := f.side.Graph().To(f.side.ID()).Len(); len(f.gradients) != users {
+		return nil, fmt.Errorf("quantops: fork: %d of %d users of its side have a gradient; a path from the side needs learned parameters", len(f.gradients), users)
 	}
 	all := append(gorgonia.Nodes{grad}, f.gradients...)
 	s := &gradientSum{gradient: &gradient{of: o}, terms: make([][]float32, len(all))}

@@ -165,9 +165,30 @@ func (o *operation) DiffWRT(inputs int) []bool {
 	return wants
 }
 
-// SymDiff makes one backward operation, which computes all gradients at once and is itself the first of them, and
-// for each further gradient an operation that hands over its buffer.
+// SymDiff adds the gradients of the inputs to the graph. That of a fork's side goes to the fork as well.
 func (o *operation) SymDiff(inputs gorgonia.Nodes, _, grad *gorgonia.Node) (gorgonia.Nodes, error) {
+	gradients, err := o.gradients(inputs, grad)
+	if err != nil {
+		return nil, err
+	}
+	for i, in := range inputs {
+		if side, ok := in.Op().(*operation); ok && gradients[i] != nil {
+			side.collect(gradients[i])
+		}
+	}
+	return gradients, nil
+}
+
+// collect hands the gradient of a fork's side to the fork.
+func (o *operation) collect(gradient *gorgonia.Node) {
+	if s, ok := o.function.(*sideways); ok {
+		s.of.gradients = append(s.of.gradients, gradient)
+	}
+}
+
+// gradients makes one backward operation, which computes all gradients at once and is itself the first of them, and
+// for each further gradient an operation that hands over its buffer.
+func (o *operation) gradients(inputs gorgonia.Nodes, grad *gorgonia.Node) (gorgonia.Nodes, error) {
 	if f, ok := o.function.(*fork); ok {
 		return f.symDiff(o, inputs[0], grad)
 	}
@@ -193,13 +214,6 @@ func (o *operation) SymDiff(inputs gorgonia.Nodes, _, grad *gorgonia.Node) (gorg
 			return nil, fmt.Errorf("quantops: gradient of %s: %w", o, err)
 		}
 		first.dx[i] = g.y
-	}
-	for i, in := range inputs {
-		if side, ok := in.Op().(*operation); ok && gradients[i] != nil {
-			if s, ok := side.function.(*sideways); ok {
-				s.of.gradients = append(s.of.gradients, gradients[i])
-			}
-		}
 	}
 	return gradients, nil
 }
