@@ -15,6 +15,9 @@ const calibrationBatch = 128
 // Calibrate fits the quantizers of a network: those of weights to the weights, those of activations to the
 // activations of the data set's first images, in floating point and in order.
 func Calibrate(network *layers.Network, d *datasets.Dataset, images int) error {
+	if err := fit(network, d); err != nil {
+		return err
+	}
 	network.Fit()
 	images = min(images, d.Len())
 	if images < 1 {

@@ -120,7 +120,7 @@ func checksum(state string, tensors []safetensors.Tensor) string {
 func DecodeCheckpoint(data []byte) (*Checkpoint, error) {
 	file, err := safetensors.Decode(data)
 	if err != nil {
-		return nil, checkpointErrorf("%v", err)
+		return nil, checkpointErrorf("it is not a whole safetensors file: %v", err)
 	}
 	m := file.Metadata
 	switch {
@@ -153,6 +153,9 @@ func (c *Checkpoint) addTensor(t *safetensors.Tensor, steps map[string]uint64) e
 		data, err := t.Float32()
 		if err != nil {
 			return checkpointErrorf("%v", err)
+		}
+		if bad := firstNonFinite(data); bad >= 0 {
+			return checkpointErrorf("parameter %q is NaN or Inf at element %d", name, bad)
 		}
 		c.Params = append(c.Params, Tensor{name, t.Shape, data})
 		return nil
@@ -192,6 +195,19 @@ const maxCheckpoint = 16 << 30
 
 // LoadCheckpoint reads a checkpoint file.
 func LoadCheckpoint(path string) (*Checkpoint, error) {
+	data, err := readRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := DecodeCheckpoint(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%s)", err, path)
+	}
+	return c, nil
+}
+
+// readRegular reads a file that may be a checkpoint.
+func readRegular(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("train: %w", err)
@@ -203,11 +219,14 @@ func LoadCheckpoint(path string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
-	c, err := DecodeCheckpoint(data)
-	if err != nil {
-		return nil, fmt.Errorf("%w (%s)", err, path)
-	}
-	return c, nil
+	return data, nil
+}
+
+// sameFile says whether both paths lead to one file that is there.
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	second, err2 := os.Stat(b)
+	return err == nil && err2 == nil && os.SameFile(first, second)
 }
 
 // exists says whether there is something at path.

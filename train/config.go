@@ -2,7 +2,12 @@ package train
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/quantops"
@@ -35,6 +40,9 @@ type Config struct {
 	Quantized       PhaseConfig     `yaml:"quantized"`           // training of the quantized network that starts from it
 }
 
+// maxLearningRate is far above any that trains.
+const maxLearningRate = 1e6
+
 // PhaseConfig describes one of the two trainings of a run.
 type PhaseConfig struct {
 	Epochs       int     `yaml:"epochs"`
@@ -62,15 +70,62 @@ func (e *UsageError) Unwrap() error { return e.Err }
 
 func usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
 
-// ParseConfig reads a configuration as [Config.Encode] writes it; what it does not name has its default.
+// ParseConfig reads a configuration as [Config.Encode] writes it; what it does not name has its default. Whatever is
+// wrong with it is a *[UsageError].
 func ParseConfig(text []byte) (Config, error) {
 	c := DefaultConfig()
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
-	if err := d.Decode(&c); err != nil {
-		return Config{}, usagef("train: configuration: %w", err)
+	err := d.Decode(&c)
+	if err == nil && !errors.Is(d.Decode(new(yaml.Node)), io.EOF) {
+		err = errors.New("there is something after its end")
+	}
+	if err == nil {
+		err = checkWhole(text, c)
+	}
+	if err != nil && !errors.Is(err, io.EOF) { // of an empty file
+		return Config{}, usagef("train: configuration: %w", oneLine(err))
 	}
 	return c, c.Validate()
+}
+
+// oneLine returns an error of package yaml, which has a line for each mistake, as one line.
+func oneLine(err error) error {
+	var mistakes *yaml.TypeError
+	if errors.As(err, &mistakes) {
+		return errors.New(strings.Join(mistakes.Errors, "; "))
+	}
+	return err
+}
+
+// checkWhole refuses fractions where a setting is a whole number; package yaml would cut them off.
+func checkWhole(text []byte, c Config) error {
+	taken, err := c.Encode()
+	if err != nil {
+		return err
+	}
+	var before, after map[string]any
+	if err := errors.Join(yaml.Unmarshal(text, &before), yaml.Unmarshal(taken, &after)); err != nil {
+		return err
+	}
+	return sameNumbers(before, after)
+}
+
+func sameNumbers(before, after map[string]any) error {
+	for _, key := range slices.Sorted(maps.Keys(before)) {
+		switch v := before[key].(type) {
+		case map[string]any:
+			part, _ := after[key].(map[string]any)
+			if err := sameNumbers(v, part); err != nil {
+				return err
+			}
+		case float64:
+			if whole, ok := after[key].(int); ok && float64(whole) != v {
+				return fmt.Errorf("%s: %v is not a whole number", key, v)
+			}
+		}
+	}
+	return nil
 }
 
 // Encode returns the configuration as YAML.
@@ -115,8 +170,8 @@ func (p PhaseConfig) validate() error {
 	if p.Epochs < 0 || p.Epochs > 1<<20 {
 		return usagef("train: %d epochs: want 0 to %d", p.Epochs, 1<<20)
 	}
-	if !(p.LearningRate > 0) || p.LearningRate > 1e6 {
-		return usagef("train: learning rate %v: want more than 0", p.LearningRate)
+	if !(p.LearningRate > 0) || p.LearningRate > maxLearningRate {
+		return usagef("train: learning rate %v: want more than 0 and at most %v", p.LearningRate, maxLearningRate)
 	}
 	if _, err := ParseSchedule(p.Schedule); err != nil {
 		return &UsageError{err}

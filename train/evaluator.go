@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/goqat/goqat/datasets"
 	"github.com/goqat/goqat/internal/kernel"
@@ -44,8 +45,11 @@ func NewEvaluator(network *layers.Network, batch int) (*Evaluator, error) {
 	if batch < 1 {
 		return nil, fmt.Errorf("train: evaluation batch of %d images: want at least 1", batch)
 	}
+	blocks, err := blocksOf(network, batch)
+	if err != nil {
+		return nil, err
+	}
 	e := &Evaluator{network: network, pass: layers.NewPass(layers.Evaluation, batch)}
-	blocks := e.pass.Blocks()
 	e.images, e.labels = make([]float32, blocks*network.Input.Len()*kernel.Lanes), make([]int32, blocks*kernel.Lanes)
 	out, err := network.Forward(e.pass, e.images)
 	if err != nil {
@@ -59,8 +63,34 @@ func NewEvaluator(network *layers.Network, batch int) (*Evaluator, error) {
 	return e, nil
 }
 
+// blocksOf returns the number of blocks of a batch, which must not hold more numbers than a tensor may.
+func blocksOf(network *layers.Network, batch int) (int, error) {
+	blocks := kernel.Blocks(batch)
+	if network.Input.Len() > math.MaxInt32/kernel.Lanes/blocks {
+		return 0, fmt.Errorf("train: a batch of %d images of %v makes a tensor of more than 2^31 elements; use a smaller batch", batch, network.Input)
+	}
+	return blocks, nil
+}
+
+// fit refuses a data set without images, and one whose images or classes are not the network's.
+func fit(network *layers.Network, d *datasets.Dataset) error {
+	in := network.Input
+	switch {
+	case d.Len() < 1:
+		return fmt.Errorf("train: %s has no images", d.Name)
+	case in.Channels != d.Channels || in.Height != d.Height || in.Width != d.Width:
+		return fmt.Errorf("train: the network takes images of %v, %s has %dx%dx%d", in, d.Name, d.Channels, d.Height, d.Width)
+	case len(d.Classes) > network.Output.Len():
+		return fmt.Errorf("train: the network tells %d classes apart, %s has %d", network.Output.Len(), d.Name, len(d.Classes))
+	}
+	return nil
+}
+
 // Evaluate scores the network on all images of a data set.
 func (e *Evaluator) Evaluate(d *datasets.Dataset) (Evaluation, error) {
+	if err := fit(e.network, d); err != nil {
+		return Evaluation{}, err
+	}
 	if err := e.pass.Refresh(); err != nil {
 		return Evaluation{}, err
 	}
@@ -122,6 +152,12 @@ func (e *Evaluator) class(i int) int {
 
 // Logits returns the logits of the images of these indices, at most a batch of them, as [image][class] real numbers.
 func (e *Evaluator) Logits(d *datasets.Dataset, indices []int) ([]float32, error) {
+	if err := fit(e.network, d); err != nil {
+		return nil, err
+	}
+	if len(indices) > e.pass.Images {
+		return nil, fmt.Errorf("train: logits of %d images: the evaluator takes at most %d", len(indices), e.pass.Images)
+	}
 	if err := e.pass.Refresh(); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -82,29 +83,62 @@ func (e *Experiment) Check() error {
 	if e.Resume && e.Force {
 		return usagef("train: --resume and --force exclude each other")
 	}
-	for _, m := range []layers.Methods{{}, e.Config.methods()} {
-		if _, err := e.Build(m); err != nil {
-			return &UsageError{err}
-		}
+	if err := e.checkData(); err != nil {
+		return &UsageError{err}
 	}
-	if e.Config.Init == "" {
-		return nil
+	network, err := e.Build(layers.Methods{})
+	if err != nil {
+		return &UsageError{err}
 	}
-	hash, err := fileHash(e.Config.Init)
-	if err == nil && e.Config.InitHash != "" && hash != e.Config.InitHash {
-		return fmt.Errorf("train: %s is not the file that the run was started from: its SHA-256 is %s, not %s", e.Config.Init, hash, e.Config.InitHash)
+	if _, err := e.Build(e.Config.methods()); err != nil {
+		return &UsageError{err}
 	}
-	e.Config.InitHash = hash
-	return err
+	if _, err := blocksOf(network, e.Config.Batch); err != nil {
+		return &UsageError{err}
+	}
+	return e.initialize(network)
 }
 
-func fileHash(path string) (string, error) {
-	data, err := os.ReadFile(path)
+// checkData refuses a training set that can't be split or does not fill a batch.
+func (e *Experiment) checkData() error {
+	training, _, err := e.trainingData()
 	if err != nil {
-		return "", fmt.Errorf("train: %w", err)
+		return err
+	}
+	if e.Config.Batch > training.Len() {
+		return fmt.Errorf("train: batch of %d images: the training set has only %d", e.Config.Batch, training.Len())
+	}
+	return nil
+}
+
+// initialize sets the network's parameters to those of the configuration's initial checkpoint, if it names one, and
+// notes the file's hash.
+func (e *Experiment) initialize(network *layers.Network) error {
+	c := &e.Config
+	if c.Init == "" {
+		return nil
+	}
+	data, err := readRegular(c.Init)
+	if err != nil {
+		return err
+	}
+	if sameFile(c.Init, e.path(CheckpointFile)) {
+		return usagef("train: the run would overwrite %s, which it starts from", c.Init)
 	}
 	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), nil
+	hash := hex.EncodeToString(sum[:])
+	if c.InitHash != "" && hash != c.InitHash {
+		return fmt.Errorf("train: %s is not the file that the run was started from: its SHA-256 is %s, not %s", c.Init, hash, c.InitHash)
+	}
+	c.InitHash = hash
+	from, err := DecodeCheckpoint(data)
+	if err == nil {
+		err = restore(network, from.Params, ownParams)
+	}
+	if err != nil {
+		return fmt.Errorf("%w (%s)", err, c.Init)
+	}
+	return nil
 }
 
 // floatPhase returns the trained float network; when the checkpoint is beyond it, one that only serves for its shape.
@@ -116,13 +150,9 @@ func (e *Experiment) floatPhase(ctx context.Context, c *Checkpoint) (*layers.Net
 	if c != nil && c.Phase == QuantizedPhase {
 		return network, nil
 	}
-	if c == nil && e.Config.Init != "" {
-		from, err := LoadCheckpoint(e.Config.Init)
-		if err != nil {
+	if c == nil {
+		if err := e.initialize(network); err != nil {
 			return nil, err
-		}
-		if err := restore(network, from.Params, ownParams); err != nil {
-			return nil, fmt.Errorf("%w (%s)", err, e.Config.Init)
 		}
 	}
 	score, err := e.train(ctx, FloatPhase, network, c)
@@ -176,7 +206,9 @@ func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Net
 	}
 	err = t.Run(ctx)
 	if errors.Is(err, ErrInterrupted) {
-		err = errors.Join(err, e.save(t))
+		if failed := e.save(t); failed != nil {
+			err = fmt.Errorf("train: interrupted, and what was trained since the last checkpoint is lost: %w", failed)
+		}
 	}
 	if err != nil {
 		return Evaluation{}, err
@@ -258,6 +290,9 @@ func (e *Experiment) afterEpoch(t *Trainer, s Step) error {
 	if err != nil {
 		return err
 	}
+	if math.IsNaN(score.Loss) || math.IsInf(score.Loss, 0) {
+		return &DivergedError{Epoch: s.Epoch, Step: s.Position.Step, Layer: culprit(e.evaluator.pass), What: "loss of the evaluation"}
+	}
 	m := Metric{
 		Phase: e.saved.Phase.String(), Epoch: s.Epoch, Step: s.Position.Step, Loss: s.MeanLoss(), LearningRate: s.LearningRate,
 		Scored: "test", Accuracy: score.Accuracy, TestLoss: score.Loss,
@@ -266,11 +301,15 @@ func (e *Experiment) afterEpoch(t *Trainer, s Step) error {
 		m.Scored = "validation"
 	}
 	e.saved.Metrics = append(e.saved.Metrics, m)
+	// The checkpoint comes last: once it says that the epoch is over, nothing of the epoch is made up for.
+	if err := writeMetrics(e.path(MetricsFile), e.saved.Metrics); err != nil {
+		return err
+	}
 	if err := e.save(t); err != nil {
 		return err
 	}
 	e.report(Event{Metric: &m})
-	return writeMetrics(e.path(MetricsFile), e.saved.Metrics)
+	return nil
 }
 
 // save writes the checkpoint.

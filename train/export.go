@@ -31,6 +31,9 @@ func EvaluateModel(model *integer.Model, d *datasets.Dataset) (Evaluation, error
 	if in := model.Input; in.Channels != d.Channels || in.Height != d.Height || in.Width != d.Width {
 		return Evaluation{}, fmt.Errorf("train: the model takes images of %v, %s has %dx%dx%d", in, d.Name, d.Channels, d.Height, d.Width)
 	}
+	if len(model.Classes) != len(d.Classes) {
+		return Evaluation{}, fmt.Errorf("train: the model tells %d classes apart, %s has %d", len(model.Classes), d.Name, len(d.Classes))
+	}
 	logits, err := model.Program.Run(d.Pixels)
 	if err != nil {
 		return Evaluation{}, fmt.Errorf("train: %w", err)

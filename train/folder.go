@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/goqat/goqat/internal/atomicfile"
 )
@@ -41,32 +42,38 @@ func NextFolder(parent, name string) (string, error) {
 
 // ReadConfig reads a run folder's configuration.
 func ReadConfig(folder string) (Config, error) {
-	text, err := os.ReadFile(filepath.Join(folder, ConfigFile))
+	path := filepath.Join(folder, ConfigFile)
+	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, usagef("train: %s is not a run folder: it has no %s", folder, ConfigFile)
 	}
 	if err != nil {
 		return Config{}, fmt.Errorf("train: %w", err)
 	}
-	return ParseConfig(text)
+	c, err := ParseConfig(text)
+	if err != nil {
+		return Config{}, fmt.Errorf("%w (%s)", err, path)
+	}
+	return c, nil
 }
 
 // open makes the run's folder ready: a new one, one to resume, or one to start over in.
 func (e *Experiment) open() (*Checkpoint, error) {
+	found, err := e.find()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("train: run folder: %w", err)
+	case found == ConfigFile && e.Resume:
+		return e.reopen()
+	case e.Resume:
+		return nil, usagef("train: nothing to resume: %s has no %s", e.Folder, ConfigFile)
+	case found == ConfigFile && !e.Force:
+		return nil, usagef("train: %s holds a run already: resume it with --resume, or start over in it with --force", e.Folder)
+	case found != "" && !e.Force:
+		return nil, usagef("train: %s holds a %s already: name another folder, or overwrite it with --force", e.Folder, found)
+	}
 	if err := os.MkdirAll(e.Folder, 0o755); err != nil {
 		return nil, fmt.Errorf("train: run folder: %w", err)
-	}
-	used, err := exists(e.path(ConfigFile))
-	if err != nil {
-		return nil, fmt.Errorf("train: run folder: %w", err)
-	}
-	switch {
-	case used && e.Resume:
-		return e.reopen()
-	case used && !e.Force:
-		return nil, usagef("train: %s holds a run already: resume it with --resume, or start over in it with --force", e.Folder)
-	case !used && e.Resume:
-		return nil, usagef("train: nothing to resume: %s has no %s", e.Folder, ConfigFile)
 	}
 	for _, name := range runFiles {
 		if err := os.Remove(e.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -81,6 +88,18 @@ func (e *Experiment) open() (*Checkpoint, error) {
 		return nil, fmt.Errorf("train: run folder: %w", err)
 	}
 	return nil, nil
+}
+
+// find returns the last of runFiles that the folder has: the configuration where it holds a run, "" where a run would
+// overwrite nothing.
+func (e *Experiment) find() (string, error) {
+	for _, name := range slices.Backward(runFiles) {
+		there, err := exists(e.path(name))
+		if there || err != nil {
+			return name, err
+		}
+	}
+	return "", nil
 }
 
 // reopen checks that the folder's run has the same configuration and returns its checkpoint, nil if it has none yet.

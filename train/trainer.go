@@ -20,7 +20,7 @@ var ErrInterrupted = errors.New("train: interrupted")
 type DivergedError struct {
 	Epoch, Step int    // counted from 1
 	Layer       string // or parameter
-	What        string // "loss", "gradient", "update" or "parameter"
+	What        string // "loss", "gradient", "update" or "loss of the evaluation"
 }
 
 func (e *DivergedError) Error() string {
@@ -88,14 +88,16 @@ func (t *Trainer) Run(ctx context.Context) error {
 	if err := t.check(); err != nil {
 		return err
 	}
+	if t.graph == nil {
+		graph, err := newTrainingGraph(t.Network, t.batch(), t.Smoothing)
+		if err != nil {
+			return err
+		}
+		t.graph = graph
+	}
 	sampler, err := datasets.NewSampler(t.Data.Len(), t.batch(), t.Seed)
 	if err != nil {
 		return err
-	}
-	if t.graph == nil {
-		if t.graph, err = newTrainingGraph(t.Network, t.batch(), t.Smoothing); err != nil {
-			return err
-		}
 	}
 	for steps := sampler.StepsUntil(t.Epochs); t.state.Step < steps; {
 		if ctx.Err() != nil {
@@ -125,6 +127,12 @@ func (t *Trainer) check() error {
 		return fmt.Errorf("train: label smoothing %v: want 0 to 1", t.Smoothing)
 	case !(t.LearningRate >= 0):
 		return fmt.Errorf("train: learning rate %v: want 0 or more", t.LearningRate)
+	}
+	if err := fit(t.Network, t.Data); err != nil {
+		return err
+	}
+	if t.Epochs > 0 && int64(t.Epochs)*int64(t.Data.Len()) < int64(t.batch()) {
+		return fmt.Errorf("train: %d epochs of %d images make no batch of %d: want a smaller batch or more epochs", t.Epochs, t.Data.Len(), t.batch())
 	}
 	return nil
 }
@@ -206,8 +214,11 @@ type trainingGraph struct {
 }
 
 func newTrainingGraph(network *layers.Network, batch int, smoothing float64) (*trainingGraph, error) {
+	blocks, err := blocksOf(network, batch)
+	if err != nil {
+		return nil, err
+	}
 	g := &trainingGraph{pass: layers.NewPass(layers.Training, batch)}
-	blocks := g.pass.Blocks()
 	g.images = make([]float32, blocks*network.Input.Len()*kernel.Lanes)
 	g.loss = &crossEntropy{
 		loss:   kernel.CrossEntropy{Classes: network.Output.Len(), Smoothing: smoothing},
@@ -254,7 +265,7 @@ func (g *trainingGraph) step(optimizer Optimizer) (float64, error) {
 	}
 	loss := g.value[0]
 	if !kernel.Finite(g.value) {
-		return 0, &DivergedError{Layer: g.culprit(), What: "loss"}
+		return 0, &DivergedError{Layer: culprit(g.pass), What: "loss"}
 	}
 	if err := optimizer.Update(g.parameters); err != nil {
 		return 0, err
@@ -265,9 +276,9 @@ func (g *trainingGraph) step(optimizer Optimizer) (float64, error) {
 	return float64(loss), nil
 }
 
-// culprit names the layer where numbers first stopped being finite.
-func (g *trainingGraph) culprit() string {
-	if layer := g.pass.FirstNotFinite(); layer != "" {
+// culprit names the layer where numbers of a pass's last run first stopped being finite.
+func culprit(pass *layers.Pass) string {
+	if layer := pass.FirstNotFinite(); layer != "" {
 		return "layer " + layer
 	}
 	return "the loss itself"

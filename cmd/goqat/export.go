@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/train"
@@ -46,6 +47,8 @@ func newExport() *cobra.Command {
 // exportPath returns the file to write; one that exists needs force.
 func exportPath(from, out string, force bool) (string, error) {
 	switch {
+	case strings.HasSuffix(from, ".goq"):
+		return "", usagef("export: %s is an integer model already: want a run folder or a checkpoint", from)
 	case out != "":
 	case isFolder(from):
 		out = filepath.Join(from, train.ModelFile)

@@ -31,6 +31,9 @@ func newPredict() *cobra.Command {
 gzip) hold many images of that size. MNIST digits are white on black: --invert takes black on white.`,
 		Args: arguments(2, -1, "a model and at least one image"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if limit < 0 {
+				return usagef("predict: limit of %d images: want 0 or more", limit)
+			}
 			model, err := openModel(args[0])
 			if err != nil {
 				return err

@@ -224,6 +224,9 @@ func (t *trainCommand) override(base train.Config, f *pflag.FlagSet) error {
 			return &usageError{err}
 		}
 	}
+	if _, ok := given["init"]; ok {
+		t.config.InitHash = "" // was of the other file
+	}
 	return nil
 }
 

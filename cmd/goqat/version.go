@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"github.com/goqat/goqat/internal/kernel"
 	"github.com/spf13/cobra"
 )
 
@@ -15,12 +16,13 @@ type versions struct {
 	Revision string `json:"revision,omitempty"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
+	Kernels  string `json:"kernels"` // live instruction set
 }
 
 func newVersion() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "version", Short: "Print the version and the platform", Args: arguments(0, 0, "no arguments"),
+		Use: "version", Short: "Print the version, the platform and the kernels in use", Args: arguments(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := readVersions()
 			if asJSON {
@@ -30,7 +32,7 @@ func newVersion() *cobra.Command {
 			if v.Revision != "" {
 				revision = " (" + v.Revision + ")"
 			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "goqat %s%s, %s, %s\n", v.Goqat, revision, v.Go, v.Platform)
+			_, err := fmt.Fprintf(c.OutOrStdout(), "goqat %s%s, %s, %s, kernels: %s\n", v.Goqat, revision, v.Go, v.Platform, v.Kernels)
 			return err
 		},
 	}
@@ -39,7 +41,7 @@ func newVersion() *cobra.Command {
 }
 
 func readVersions() versions {
-	v := versions{Goqat: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	v := versions{Goqat: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Kernels: kernel.Path()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
