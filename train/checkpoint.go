@@ -147,6 +147,12 @@ func DecodeCheckpoint(data []byte) (*Checkpoint, error) {
 	return c, nil
 }
 
+// isCheckpoint says whether the bytes are those of a checkpoint, whole or not, and not of another kind of file.
+func isCheckpoint(data []byte) bool {
+	file, err := safetensors.Decode(data)
+	return err == nil && file.Metadata["format"] == checkpointFormat
+}
+
 // addTensor adds a tensor of the file to the parameters or the optimizer's state.
 func (c *Checkpoint) addTensor(t *safetensors.Tensor, steps map[string]uint64) error {
 	if name, ok := strings.CutPrefix(t.Name, paramPrefix); ok {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/goqat/goqat/datasets"
 	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/quantops"
 	"go.yaml.in/yaml/v3"
@@ -19,6 +20,9 @@ type Config struct {
 	Model           string          `yaml:"model"`
 	Data            string          `yaml:"data"`
 	DataDir         string          `yaml:"data_dir,omitempty"`  // folder of the data set; empty for its default place
+	Normalize       string          `yaml:"normalize,omitempty"` // of pixels, instead of the data set's own; see datasets.Normalizations
+	AugmentPad      int             `yaml:"augment_pad"`         // training images are padded by so many zeros and cropped at random
+	AugmentFlip     bool            `yaml:"augment_flip"`        // and mirrored at random
 	TrainImages     int             `yaml:"train_images"`        // first so many training images; 0 means all
 	Validation      int             `yaml:"validation"`          // images split off the training set to follow the training with; 0 means none
 	Weights         quantops.Method `yaml:"weights"`             // method of the weights
@@ -144,6 +148,8 @@ func (c Config) Validate() error {
 		return usagef("train: batch of %d images: want 1 to %d", c.Batch, 1<<20)
 	case c.EdgeBits != 0 && (c.EdgeBits < 2 || c.EdgeBits > 8):
 		return usagef("train: %d edge bits: want 2 to 8, or 0 for the bits of the other layers", c.EdgeBits)
+	case c.AugmentPad < 0:
+		return usagef("train: augmentation by %d pixels of padding: want 0 or more", c.AugmentPad)
 	case c.TrainImages < 0 || c.Validation < 0 || c.CheckpointSteps < 0:
 		return usagef("train: train_images, validation and checkpoint_steps are 0 or more")
 	case c.Calibration < 1:
@@ -203,4 +209,9 @@ func (c Config) Metadata(network *layers.Network) map[string]string {
 	return map[string]string{
 		"model": c.Model, "data": c.Data, "weights": c.Weights.String(), "acts": c.Acts.String(), "weights_sha256": WeightsHash(network),
 	}
+}
+
+// augmentation returns what happens to training images.
+func (c Config) augmentation() datasets.Augmentation {
+	return datasets.Augmentation{Pad: c.AugmentPad, Flip: c.AugmentFlip}
 }

@@ -83,7 +83,7 @@ func TestInterruptedRunGoesOnToTheSameBits(t *testing.T) {
 	for name, change := range map[string]func(*Config){"lsq": nil, "adaptive": adaptive} {
 		want := t.TempDir()
 		newRig(t, want, change).complete(t)
-		folder := t.TempDir()
+		folder, seconds := t.TempDir(), 0.0
 		for i, at := range []struct {
 			phase Phase
 			step  int
@@ -99,13 +99,15 @@ func TestInterruptedRunGoesOnToTheSameBits(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, at.phase, c.Phase)
 			require.Equal(t, at.step, c.Position.Step)
+			require.Greater(t, c.Seconds, seconds, "times add up")
+			seconds = c.Seconds
 		}
 		r := newRig(t, folder, change)
 		r.Resume = true
-		r.complete(t)
+		require.Greater(t, r.complete(t).Seconds, seconds)
 		requireSameRun(t, want, folder)
 
-		// Resuming what is over makes no step and gives the same once more, also after the metrics were lost.
+		// Resuming what is over makes no step and gives the same once more.
 		require.NoError(t, os.Remove(filepath.Join(folder, ResultFile)))
 		r = newRig(t, folder, change)
 		r.Resume = true
@@ -113,6 +115,29 @@ func TestInterruptedRunGoesOnToTheSameBits(t *testing.T) {
 		r.complete(t)
 		requireSameRun(t, want, folder)
 	}
+}
+
+// An epoch is over once its checkpoint is there, so that has to come after the metrics: a run that stops between the two
+// makes the epoch's last steps again.
+func TestMetricsComeBeforeTheCheckpoint(t *testing.T) {
+	want, _ := finishedRun(t)
+	folder := t.TempDir()
+	r := newRig(t, folder, nil)
+	obstacle := filepath.Join(folder, MetricsFile)
+	r.atStep(QuantizedPhase, 16, func() {
+		require.NoError(t, os.Remove(obstacle))
+		require.NoError(t, os.MkdirAll(filepath.Join(obstacle, "taken"), 0o755))
+	})
+	_, err := r.Run(context.Background())
+	require.ErrorContains(t, err, "train: atomicfile: write "+obstacle)
+	c, err := LoadCheckpoint(filepath.Join(folder, CheckpointFile))
+	require.NoError(t, err)
+	require.Equal(t, 14, c.Position.Step)
+	require.NoError(t, os.RemoveAll(obstacle))
+	r = newRig(t, folder, nil)
+	r.Resume = true
+	r.complete(t)
+	requireSameRun(t, want, folder)
 }
 
 // An interruption between the phases saves the quantized network as it was calibrated.

@@ -27,6 +27,8 @@ type Experiment struct {
 	Data   datasets.Split
 	// Build makes the run's network with these quantizers.
 	Build func(layers.Methods) (*layers.Network, error)
+	// Import, if there, sets a network's parameters from a file of another kind than a checkpoint that Config.Init names.
+	Import func(path string, network *layers.Network) error
 	// Report, if there, hears of everything that happens.
 	Report func(Event)
 
@@ -105,6 +107,9 @@ func (e *Experiment) checkData() error {
 	if err != nil {
 		return err
 	}
+	if err := e.Config.augmentation().Validate(training); err != nil {
+		return err
+	}
 	if e.Config.Batch > training.Len() {
 		return fmt.Errorf("train: batch of %d images: the training set has only %d", e.Config.Batch, training.Len())
 	}
@@ -131,6 +136,9 @@ func (e *Experiment) initialize(network *layers.Network) error {
 		return fmt.Errorf("train: %s is not the file that the run was started from: its SHA-256 is %s, not %s", c.Init, hash, c.InitHash)
 	}
 	c.InitHash = hash
+	if e.Import != nil && !isCheckpoint(data) {
+		return e.Import(c.Init, network)
+	}
 	from, err := DecodeCheckpoint(data)
 	if err == nil {
 		err = restore(network, from.Params, ownParams)
@@ -239,7 +247,7 @@ func (e *Experiment) trainer(phase Phase, network *layers.Network) (*Trainer, er
 	}
 	return &Trainer{
 		Network: network, Data: data, Epochs: settings.Epochs, Batch: e.Config.Batch, Optimizer: optimizer, Schedule: schedule,
-		LearningRate: settings.LearningRate, Smoothing: e.Config.Smoothing, Seed: e.Config.Seed + uint64(phase),
+		LearningRate: settings.LearningRate, Smoothing: e.Config.Smoothing, Seed: e.Config.Seed + uint64(phase), Augmentation: e.Config.augmentation(),
 	}, nil
 }
 

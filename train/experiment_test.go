@@ -296,6 +296,20 @@ func TestDivergedRunKeepsItsLastGoodCheckpoint(t *testing.T) {
 	}
 }
 
+// The quantized phase does not see the images in the order of the float phase once more.
+func TestPhasesShuffleDifferently(t *testing.T) {
+	r := newRig(t, t.TempDir(), nil)
+	network, err := r.Build(layers.Methods{})
+	require.NoError(t, err)
+	float, err := r.trainer(FloatPhase, network)
+	require.NoError(t, err)
+	quantized, err := r.trainer(QuantizedPhase, network)
+	require.NoError(t, err)
+	require.NotEqual(t, float.Seed, quantized.Seed)
+	require.Equal(t, []float64{0.05, 0.02}, []float64{float.LearningRate, quantized.LearningRate})
+	require.Equal(t, []string{"cosine", "cosine,warmup=0.5"}, []string{float.Schedule.String(), quantized.Schedule.String()})
+}
+
 // Events come with their phase, and in the order of what happens.
 func TestReports(t *testing.T) {
 	r := newRig(t, t.TempDir(), func(c *Config) { c.Float.Epochs, c.Quantized.Epochs = 1, 1 })

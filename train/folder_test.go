@@ -81,8 +81,6 @@ func TestRunsAreNotOverwritten(t *testing.T) {
 		{"another seed", run, func(r *rig) { r.Resume, r.Config.Seed = true, 2 }, "train: " + run + ` was started with another configuration: "seed: 1" then, "seed: 2" now`},
 		{"another schedule", run, func(r *rig) { r.Resume, r.Config.Quantized.Schedule = true, "constant" },
 			"train: " + run + ` was started with another configuration: "schedule: cosine,warmup=0.5" then, "schedule: constant" now`},
-		{"one more setting", run, func(r *rig) { r.Resume, r.Config.DataDir = true, "x" },
-			"train: " + run + ` was started with another configuration: "train_images: 0" then, "data_dir: x" now`},
 		{"resume and force", run, func(r *rig) { r.Resume, r.Force = true, true }, "train: --resume and --force exclude each other"},
 		{"a setting that can't be", run, func(r *rig) { r.Force, r.Config.Batch = true, 0 }, "train: batch of 0 images: want 1 to 1048576"},
 		{"a model that is not", run, func(r *rig) { r.Force = true; r.Build = newRig(t, "", func(c *Config) { c.Model = "x" }).Build }, `no model "x"`},
@@ -108,6 +106,12 @@ func TestRunsAreNotOverwritten(t *testing.T) {
 	_, err := newRig(t, filepath.Join(config, "below"), nil).Run(t.Context())
 	require.ErrorContains(t, err, "train: run folder: ")
 	require.NotContains(t, err.Error(), "\n")
+}
+
+func TestDifference(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, `"b: 2" then, "b: 3" now`, difference("a: 1\n  b: 2\n", "a: 1\n  b: 3\nc: 4\n"))
+	require.Equal(t, "one has more settings than the other", difference("a: 1", "a: 1\nb: 2"))
 }
 
 // --force starts over: a run that is stopped early has nothing left of the old one.

@@ -37,7 +37,8 @@ type Trainer struct {
 	LearningRate float64           // base rate of the schedule; 0 means 0.01
 	Schedule     Schedule          // nil means Cosine
 	Smoothing    float64           // label smoothing, 0 to 1
-	Seed         uint64            // of the order of the images
+	Augmentation datasets.Augmentation
+	Seed         uint64 // of the order of the images
 	// AfterStep, if there, is called after every step; an error stops the training.
 	AfterStep func(Step) error
 
@@ -99,11 +100,16 @@ func (t *Trainer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	loader, err := datasets.NewLoader(t.Data, t.batch(), t.Seed, t.Augmentation)
+	if err != nil {
+		return err
+	}
+	defer loader.Close()
 	for steps := sampler.StepsUntil(t.Epochs); t.state.Step < steps; {
 		if ctx.Err() != nil {
 			return ErrInterrupted
 		}
-		if err := t.step(sampler, steps); err != nil {
+		if err := t.step(sampler, loader, steps); err != nil {
 			return err
 		}
 	}
@@ -138,12 +144,14 @@ func (t *Trainer) check() error {
 }
 
 // step makes one step of training.
-func (t *Trainer) step(sampler *datasets.Sampler, steps int) error {
+func (t *Trainer) step(sampler *datasets.Sampler, loader *datasets.Loader, steps int) error {
 	at := t.state.Step
 	epoch := t.epoch(sampler, at)
 	rate := t.Schedule.Rate(t.rate(), Progress{Step: at, Steps: steps, StepsPerEpoch: max(1, t.Data.Len()/t.batch())})
 	t.Optimizer.SetLearningRate(rate)
-	t.Data.Fill(t.graph.images, t.graph.loss.labels, sampler.Batch(at))
+	batch := loader.Next(at)
+	copy(t.graph.images, batch.Images)
+	copy(t.graph.loss.labels, batch.Labels)
 	loss, err := t.graph.step(t.Optimizer)
 	if err != nil {
 		return located(err, epoch, at+1)

@@ -17,7 +17,6 @@ type display struct {
 	json          bool
 	terminal      bool
 	bar           *progressbar.ProgressBar
-	done          int // steps of the phase before this epoch
 }
 
 func newDisplay(out, progress io.Writer, asJSON bool) *display {
@@ -50,7 +49,6 @@ func (d *display) step(phase train.Phase, s *train.Step) {
 		return
 	}
 	if d.bar == nil {
-		d.done = s.Position.Step - 1
 		d.bar = progressbar.NewOptions(max(1, s.Steps/s.Epochs)*s.Images,
 			progressbar.OptionSetWriter(d.progress), progressbar.OptionSetDescription(fmt.Sprintf("%s epoch %d/%d", phase, s.Epoch, s.Epochs)),
 			progressbar.OptionShowIts(), progressbar.OptionSetItsString("images"), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100e6))

@@ -6,7 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/goqat/goqat/datasets"
 	"github.com/goqat/goqat/integer"
+	"github.com/goqat/goqat/layers"
+	"github.com/goqat/goqat/models"
 	"github.com/goqat/goqat/train"
 	"github.com/spf13/cobra"
 )
@@ -21,14 +24,14 @@ type scores struct {
 }
 
 func newEval() *cobra.Command {
-	var data, dataDir string
+	var e evalCommand
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "eval RUN|CHECKPOINT|MODEL.goq",
 		Short: "Score a run, a checkpoint or an integer model on the test set",
 		Args:  arguments(1, 1, "one run folder, checkpoint or .goq file"),
 		RunE: func(c *cobra.Command, args []string) error {
-			s, err := evaluate(args[0], data, dataDir)
+			s, err := e.evaluate(args[0])
 			if err != nil {
 				return err
 			}
@@ -48,29 +51,64 @@ func newEval() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&data, "data", "", "data set of a .goq file (default: the one it names)")
-	c.Flags().StringVar(&dataDir, "data-dir", "", "folder of the data set's files")
+	c.Flags().StringVar(&e.data, "data", "", "data set of a .goq file (default: the one it names) or of --model")
+	c.Flags().StringVar(&e.dataDir, "data-dir", "", "folder of the data set's files")
+	c.Flags().StringVar(&e.model, "model", "", "network that the weights of a PyTorch or safetensors file belong to")
+	c.Flags().StringVar(&e.normalize, "normalize", "", "normalization of pixels with --model, instead of the data set's own: "+strings.Join(datasets.Normalizations(), ", "))
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
+// evalCommand holds the flags of `goqat eval` that say what is scored on what.
+type evalCommand struct{ data, dataDir, model, normalize string }
+
 // evaluate scores whatever is at path.
-func evaluate(path, data, dataDir string) (*scores, error) {
+func (e *evalCommand) evaluate(path string) (*scores, error) {
+	if e.model != "" {
+		return e.evaluateFile(path)
+	}
+	if e.normalize != "" {
+		return nil, usagef("eval: --normalize goes with --model; runs and .goq files know their own")
+	}
 	if strings.HasSuffix(path, ".goq") {
 		model, err := integer.Load(path)
 		if err != nil {
 			return nil, err
 		}
-		return evaluateModel(model, path, data, dataDir)
+		return evaluateModel(model, path, e.data, e.dataDir)
 	}
-	if data != "" {
-		return nil, usagef("eval: --data is for .goq files; %s names its data set", path)
+	if e.data != "" {
+		return nil, usagef("eval: --data is for .goq files and --model; %s names its data set", path)
 	}
-	t, err := openTrained(path, dataDir)
+	t, err := openTrained(path, e.dataDir)
 	if err != nil {
 		return nil, err
 	}
 	return evaluateTrained(t, path)
+}
+
+// evaluateFile scores a float network whose weights come from a PyTorch or safetensors file.
+func (e *evalCommand) evaluateFile(path string) (*scores, error) {
+	if e.data == "" {
+		return nil, usagef("eval: --model needs --data")
+	}
+	config := train.DefaultConfig()
+	config.Model, config.Data = e.model, e.data
+	if _, err := models.Lookup(e.model); err != nil {
+		return nil, err
+	}
+	data, err := loadData(e.data, e.dataDir, e.normalize)
+	if err != nil {
+		return nil, err
+	}
+	network, err := builder(config, data.Test)(layers.Methods{})
+	if err != nil {
+		return nil, err
+	}
+	if err := importTensors(path, network); err != nil {
+		return nil, err
+	}
+	return evaluateTrained(&trained{config: config, data: data, network: network}, path)
 }
 
 func evaluateModel(model *integer.Model, path, data, dataDir string) (*scores, error) {
@@ -80,7 +118,7 @@ func evaluateModel(model *integer.Model, path, data, dataDir string) (*scores, e
 	if data == "" {
 		return nil, usagef("eval: %s does not name its data set: give --data", path)
 	}
-	split, err := loadData(data, dataDir)
+	split, err := loadData(data, dataDir, "")
 	if err != nil {
 		return nil, err
 	}

@@ -83,11 +83,13 @@ Start with:  goqat train`,
 		SilenceUsage:  true,
 		Args:          noCommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(newTrain(), newEval(), newExport(), newPredict(), newList(), newData(), newVersion())
+	root.AddCommand(newTrain(), newEval(), newExport(), newPredict(), newBench(), newList(), newData(), newVersion())
 	return root
 }
 
@@ -107,7 +109,7 @@ func noCommand(c *cobra.Command, args []string) error {
 func arguments(least, most int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) < least || most >= 0 && len(args) > most {
-			return usagef("%s takes %s, not %d arguments; see %s --help", c.CommandPath(), what, len(args), c.CommandPath())
+			return usagef("%s takes %s, not %d arguments; see %s --help", c.Name(), what, len(args), c.CommandPath())
 		}
 		return nil
 	}

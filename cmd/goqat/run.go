@@ -1,8 +1,7 @@
 package main
 
 import (
-	"errors"
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -14,13 +13,33 @@ import (
 	"github.com/goqat/goqat/train"
 )
 
-// loadData reads a data set by name.
-func loadData(name, dir string) (datasets.Split, error) {
+// loadData reads a data set by name; normalize, if not empty, names a normalization to use instead of its own.
+func loadData(name, dir, normalize string) (datasets.Split, error) {
 	spec, err := datasets.Lookup(name)
 	if err != nil {
 		return datasets.Split{}, err
 	}
-	return spec.Load(dir)
+	split, err := spec.Load(dir)
+	if err != nil || normalize == "" {
+		return split, err
+	}
+	if split.Train, err = split.Train.Normalized(normalize); err != nil {
+		return datasets.Split{}, err
+	}
+	split.Test, err = split.Test.Normalized(normalize)
+	return split, err
+}
+
+// importTensors sets a network's parameters from a PyTorch or safetensors file.
+func importTensors(path string, network *layers.Network) error {
+	tensors, err := models.ReadTensors(path)
+	if err != nil {
+		return err
+	}
+	if _, err := models.Assign(network, tensors); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
 }
 
 // builder returns the function that makes a configuration's network for the data set's images.
@@ -66,7 +85,7 @@ func openTrained(path, dataDir string) (*trained, error) {
 	if dataDir != "" {
 		t.config.DataDir = dataDir
 	}
-	if t.data, err = loadData(t.config.Data, t.config.DataDir); err != nil {
+	if t.data, err = loadData(t.config.Data, t.config.DataDir, t.config.Normalize); err != nil {
 		return nil, err
 	}
 	t.network, err = checkpoint.Network(builder(t.config, t.data.Test))
@@ -89,5 +108,5 @@ func isFolder(path string) bool {
 // exists says whether there is a file at path.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
+	return err == nil
 }

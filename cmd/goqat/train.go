@@ -88,6 +88,9 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.Model, "model", c.Model, "network; see goqat list models")
 	f.StringVar(&c.Data, "data", c.Data, "data set; see goqat list datasets")
 	f.StringVar(&c.DataDir, "data-dir", c.DataDir, "folder of the data set's files (default: the data set's own place)")
+	f.StringVar(&c.Normalize, "normalize", c.Normalize, "normalization of pixels instead of the data set's own: "+strings.Join(datasets.Normalizations(), ", "))
+	f.IntVar(&c.AugmentPad, "augment-pad", c.AugmentPad, "pad training images by so many zeros and crop them at random")
+	f.BoolVar(&c.AugmentFlip, "augment-flip", c.AugmentFlip, "mirror training images at random")
 	f.StringVar(&t.weights, "weights", c.Weights.String(), "method of the weights, NAME:BITS[,OPTION…], or none; see goqat list methods")
 	f.StringVar(&t.acts, "acts", c.Acts.String(), "method of the activations")
 	f.IntVar(&c.EdgeBits, "edge-bits", c.EdgeBits, "bits of the first and the last layer; 0 for those of the others")
@@ -109,7 +112,7 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.TrainImages, "train-images", c.TrainImages, "train on the first so many images; 0 for all")
 	f.IntVar(&c.Validation, "validation", c.Validation, "split off so many training images to follow the training with")
 	f.IntVar(&c.CheckpointSteps, "checkpoint-steps", c.CheckpointSteps, "save every so many steps; 0 for after each epoch only")
-	f.StringVar(&c.Init, "init", c.Init, "checkpoint whose weights the float network starts from (with --float-epochs 0: fine-tune it)")
+	f.StringVar(&c.Init, "init", c.Init, "checkpoint, PyTorch or safetensors file whose weights the float network starts from (with --float-epochs 0: fine-tune it)")
 	f.StringVar(&t.file, "config", "", "read the settings from a config.yaml; flags override it")
 	f.StringVarP(&t.out, "out", "o", "", "run folder (default: a new one below runs/)")
 	f.BoolVar(&t.resume, "resume", false, "go on with the run in --out")
@@ -129,12 +132,12 @@ func (t *trainCommand) run(c *cobra.Command, _ []string) error {
 	if err := t.configure(c.Flags()); err != nil {
 		return err
 	}
-	data, err := loadData(t.config.Data, t.config.DataDir)
+	data, err := loadData(t.config.Data, t.config.DataDir, t.config.Normalize)
 	if err != nil {
 		return err
 	}
 	experiment := &train.Experiment{
-		Config: t.config, Folder: t.out, Resume: t.resume, Force: t.force, Data: data, Build: builder(t.config, data.Train),
+		Config: t.config, Folder: t.out, Resume: t.resume, Force: t.force, Data: data, Build: builder(t.config, data.Train), Import: importTensors,
 	}
 	if t.out == "" {
 		if experiment.Folder, err = t.nextFolder(experiment); err != nil {

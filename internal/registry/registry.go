@@ -103,23 +103,27 @@ func nearest(name string, known []string) string {
 	return best
 }
 
-// editDistance returns the least number of bytes inserted, deleted or replaced that turns a into b (Levenshtein).
+// editDistance returns the least number of edits that turn a into b, where an edit inserts, deletes or replaces a byte
+// or swaps two neighbours (optimal string alignment).
 func editDistance(a, b string) int {
-	row := make([]int, len(b)+1) // distances from the a read so far to each prefix of b
-	for j := range row {
-		row[j] = j
+	before, last := make([]int, len(b)+1), make([]int, len(b)+1) // rows i-1 and i: distances of a[:i] to each prefix of b
+	for j := range last {
+		last[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
+		row := make([]int, len(b)+1)
 		row[0] = i + 1
 		for j := range len(b) {
-			replace := diagonal
+			replace := last[j]
 			if a[i] != b[j] {
 				replace++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
+			row[j+1] = min(replace, row[j]+1, last[j+1]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
 		}
+		before, last = last, row
 	}
-	return row[len(b)]
+	return last[len(b)]
 }

@@ -63,6 +63,7 @@ func TestEditDistance(t *testing.T) {
 		a, b string
 		want int
 	}{
+		{"lqs", "lsq", 1}, // a swap is one edit
 		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"kitten", "sitting", 3}, {"flaw", "lawn", 2}, {"same", "same", 0},
 	} {
 		require.Equal(t, test.want, editDistance(test.a, test.b), "%q %q", test.a, test.b)

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/layers"
+	"github.com/goqat/goqat/models"
+	"github.com/goqat/goqat/quantops"
+	"github.com/goqat/goqat/train"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// benchCommand holds the flags of `goqat bench`.
+type benchCommand struct {
+	model, weights, acts  string
+	batch, threads, steps int
+	peer, python          string
+	rounds                int
+	json                  bool
+
+	methods layers.Methods // what weights and acts name
+}
+
+// Most that flags may ask for.
+const (
+	maxBenchBatch   = 1 << 20
+	maxBenchSteps   = 1 << 20
+	maxBenchThreads = 1 << 10
+	maxBenchRounds  = 1 << 10
+)
+
+// benchReport is what `goqat bench` tells.
+type benchReport struct {
+	Model        string        `json:"model"`
+	Image        string        `json:"image"` // channels x height x width
+	Batch        int           `json:"batch"`
+	Threads      int           `json:"threads"`
+	Steps        int           `json:"steps"`
+	Weights      string        `json:"weights"`
+	Acts         string        `json:"acts"`
+	Instructions string        `json:"instructions"`            // avx512, avx2 or portable
+	Peak         float64       `json:"peak_gflop_per_second"`   // of multiply-adds on all threads
+	MultiplyAdds int64         `json:"multiply_adds_per_image"` // of one forward pass
+	Results      []benchResult `json:"results"`
+}
+
+// benchResult is what was measured of one kind of step.
+type benchResult struct {
+	Step            string  `json:"step"`
+	ImagesPerSecond float64 `json:"images_per_second"` // of the median step
+	SecondsPerStep  float64 `json:"seconds_per_step"`  // median
+	Rate            float64 `json:"gflop_per_second"`  // of convolutions and linear layers, over the whole step
+	PeakShare       float64 `json:"peak_share"`
+	Bytes           float64 `json:"bytes_per_step"` // allocated on the heap
+	Allocations     float64 `json:"allocations_per_step"`
+	Resident        uint64  `json:"resident_bytes,omitempty"` // highest; left out where the system does not tell
+}
+
+// benchStep is a kind of step.
+type benchStep struct {
+	name      string
+	quantized bool
+	mode      layers.Mode
+	measure   func(ctx context.Context, network *layers.Network, batch, steps int) (train.StepCost, error)
+}
+
+var (
+	floatTraining     = benchStep{"float training", false, layers.Training, train.BenchTraining}
+	quantizedTraining = benchStep{"quantized training", true, layers.Training, train.BenchTraining}
+	benchSteps        = []benchStep{
+		floatTraining, quantizedTraining,
+		{"float evaluation", false, layers.Evaluation, train.BenchEvaluation},
+		{"quantized evaluation", true, layers.Evaluation, train.BenchEvaluation},
+	}
+)
+
+func newBench() *cobra.Command {
+	b := &benchCommand{}
+	c := &cobra.Command{
+		Use:   "bench",
+		Short: "Time training steps and evaluation, against the machine's peak or a peer",
+		Long: `Time steps of a network on random images of its usual size: training (loss, backward pass, SGD with momentum), float
+and quantized (first and last layer at 8 bits), and evaluation. Images a second are those of the median step. GFLOP/s count two operations for
+each multiply-add that convolutions and linear layers need (forward, gradient of the weights and, but for the first
+layer, of the inputs); the peak is what independent multiply-adds reach on as many threads, measured in the same run.
+
+With --peer, training steps take turns with a Python script that is called with --net, --threads and --steps and prints a
+line of JSON for each of its modes fp32, fp32_channels_last and qat: net, batch, threads, mode, images_per_second. Nets
+and batches are lenet5 (64), resnet20 (128; resnet20b here) and vggsmall (64).`,
+		Example: `  goqat bench
+  goqat bench --model lenet5 --batch 64 --weights lsq:2 --acts lsq:2 --json
+  goqat bench --peer torch_train.py --rounds 5`,
+		Args: arguments(0, 0, "no arguments"),
+		RunE: b.run,
+	}
+	b.addFlags(c.Flags())
+	complete(c, "model", func() (names []string) {
+		for _, s := range models.All() {
+			names = append(names, s.Name)
+		}
+		return names
+	})
+	complete(c, "weights", methodNames)
+	complete(c, "acts", methodNames)
+	return c
+}
+
+func (b *benchCommand) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&b.model, "model", "resnet20b", "network; see goqat list models (with --peer: this one only, default all that the peer has)")
+	f.IntVar(&b.batch, "batch", 128, "images of a step (not with --peer)")
+	f.IntVar(&b.threads, "threads", 2, "threads")
+	f.StringVar(&b.weights, "weights", "lsq:4", "method of the weights, NAME:BITS[,OPTION…], or none; see goqat list methods")
+	f.StringVar(&b.acts, "acts", "lsq:4", "method of the activations")
+	f.IntVar(&b.steps, "steps", 10, "timed steps, after three to warm up")
+	f.StringVar(&b.peer, "peer", "", "Python script to compare training steps with")
+	f.StringVar(&b.python, "python", "/usr/bin/python3", "interpreter of --peer")
+	f.IntVar(&b.rounds, "rounds", 3, "how often --peer takes its turn")
+	f.BoolVar(&b.json, "json", false, "print JSON")
+}
+
+func (b *benchCommand) run(c *cobra.Command, _ []string) error {
+	if err := b.check(c.Flags()); err != nil {
+		return err
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(b.threads))
+	if b.peer != "" {
+		return b.compare(c)
+	}
+	r, err := b.report(c.Context())
+	if err != nil {
+		return err
+	}
+	if b.json {
+		return json.NewEncoder(c.OutOrStdout()).Encode(r)
+	}
+	return r.print(c.OutOrStdout())
+}
+
+// check refuses what can't be measured and reads the methods.
+func (b *benchCommand) check(f *pflag.FlagSet) error {
+	for _, flag := range []struct {
+		name        string
+		value, most int
+	}{{"batch", b.batch, maxBenchBatch}, {"threads", b.threads, maxBenchThreads}, {"steps", b.steps, maxBenchSteps}, {"rounds", b.rounds, maxBenchRounds}} {
+		if flag.value < 1 || flag.value > flag.most {
+			return usagef("bench: --%s %d: want 1 to %d", flag.name, flag.value, flag.most)
+		}
+	}
+	if _, err := models.Lookup(b.model); err != nil {
+		return err
+	}
+	var err error
+	if b.methods.Weights, err = quantops.Parse(b.weights); err != nil {
+		return fmt.Errorf("--weights: %w", err)
+	}
+	if b.methods.Activations, err = quantops.Parse(b.acts); err != nil {
+		return fmt.Errorf("--acts: %w", err)
+	}
+	return b.checkPeer(f)
+}
+
+// quantized says whether there is a quantized network to measure.
+func (b *benchCommand) quantized() bool {
+	return !b.methods.Weights.None() || !b.methods.Activations.None()
+}
+
+// benchClasses is what networks are built to tell apart, as MNIST and CIFAR-10 have.
+const benchClasses = 10
+
+// benchImage returns the usual shape of a model's images: of MNIST for LeNet-5, of CIFAR-10 for the others.
+func benchImage(model string) layers.Shape {
+	if model == "lenet5" {
+		return layers.Shape{Channels: 1, Height: 28, Width: 28}
+	}
+	return layers.Shape{Channels: 3, Height: 32, Width: 32, Signed: true}
+}
+
+// network builds a model for a kind of step.
+func (b *benchCommand) network(model string, s benchStep) (*layers.Network, error) {
+	o := models.Options{Input: benchImage(model), Classes: benchClasses, Seed: 1}
+	if s.quantized {
+		o.Methods, o.EdgeBits = b.methods, train.DefaultConfig().EdgeBits
+	}
+	return models.New(model, o)
+}
+
+// report measures every kind of step.
+func (b *benchCommand) report(ctx context.Context) (*benchReport, error) {
+	float, err := b.network(b.model, floatTraining)
+	if err != nil {
+		return nil, err
+	}
+	r := &benchReport{
+		Model: b.model, Image: float.Input.String(), Batch: b.batch, Threads: b.threads, Steps: b.steps,
+		Weights: b.methods.Weights.String(), Acts: b.methods.Activations.String(), Instructions: kernel.Path(),
+		Peak: peakRate(b.threads) / 1e9, MultiplyAdds: float.MultiplyAdds(layers.Evaluation),
+	}
+	for _, s := range benchSteps {
+		if s.quantized && !b.quantized() {
+			continue
+		}
+		result, err := b.measure(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		r.Results = append(r.Results, result)
+	}
+	r.Peak = max(r.Peak, peakRate(b.threads)/1e9) // once more: the machine may have been busy before
+	for i := range r.Results {
+		r.Results[i].PeakShare = r.Results[i].Rate / r.Peak
+	}
+	return r, nil
+}
+
+// measure measures one kind of step; the share of the peak is left open.
+func (b *benchCommand) measure(ctx context.Context, s benchStep) (benchResult, error) {
+	network, err := b.network(b.model, s)
+	if err != nil {
+		return benchResult{}, err
+	}
+	resetResident()
+	cost, err := s.measure(ctx, network, b.batch, b.steps)
+	if err != nil {
+		return benchResult{}, err
+	}
+	seconds := median(cost.Seconds)
+	operations := 2 * float64(network.MultiplyAdds(s.mode)) * float64(b.batch)
+	return benchResult{
+		Step: s.name, ImagesPerSecond: float64(b.batch) / seconds, SecondsPerStep: seconds, Rate: operations / seconds / 1e9,
+		Bytes: cost.Bytes, Allocations: cost.Allocations, Resident: peakResident(),
+	}, nil
+}
+
+// median returns the middle of the values, or the mean of the two in the middle. There is at least one.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
+}
+
+// print writes the report for people.
+func (r *benchReport) print(w io.Writer) error {
+	fmt.Fprintf(w, "%s on %s, batch %d, %d threads, weights %s, activations %s\n", r.Model, r.Image, r.Batch, r.Threads, r.Weights, r.Acts)
+	fmt.Fprintf(w, "peak %.1f GFLOP/s (%s), %d multiply-adds an image forward\n\n", r.Peak, r.Instructions, r.MultiplyAdds)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, strings.Join([]string{"", "images/s", "ms/step", "GFLOP/s", "of peak", "bytes/step", "allocations/step", "resident MB", ""}, "\t"))
+	for _, m := range r.Results {
+		fmt.Fprintf(t, "%s\t%.1f\t%.2f\t%.1f\t%.1f %%\t%.0f\t%.0f\t%s\t\n",
+			m.Step, m.ImagesPerSecond, 1e3*m.SecondsPerStep, m.Rate, 100*m.PeakShare, m.Bytes, m.Allocations, megabytes(m.Resident))
+	}
+	return t.Flush()
+}
+
+func megabytes(bytes uint64) string {
+	if bytes == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f", float64(bytes)/1e6)
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/stretchr/testify/require"
+
+	"github.com/goqat/goqat/train"
+)
+
+// result reads a run's result.
+func result(t *testing.T, run string) train.Result {
+	t.Helper()
+	var r train.Result
+	require.NoError(t, json.Unmarshal(read(t, run, train.ResultFile), &r))
+	return r
+}
+
+// What a run prints is what its folder holds.
+func TestTrain(t *testing.T) {
+	_, run := finishedRun(t)
+	r := result(t, run)
+	require.Equal(t, 1.0, *r.Agreement)
+	require.Greater(t, *r.Accuracy.Float, 0.2)
+	require.Contains(t, finished.stdout, "float    "+share(r.Accuracy.Float))
+	require.Contains(t, finished.stdout, "fake-quantized    "+share(r.Accuracy.FakeQuant))
+	require.Contains(t, finished.stdout, "integer    "+share(r.Accuracy.Integer))
+	require.Contains(t, finished.stdout, "agree on 1.0000 of the test images")
+	require.Contains(t, finished.stdout, "weights "+r.WeightsSHA256[:16]+"\n")
+	require.Contains(t, finished.stdout, "goqat predict "+filepath.Join(run, "model.goq")+" image.png\n")
+	for _, name := range []string{"config.yaml", "metrics.jsonl", "checkpoint.safetensors", "model.goq", "result.json"} {
+		require.FileExists(t, filepath.Join(run, name))
+		require.Contains(t, finished.stdout, "  "+name+"\n")
+	}
+	require.Equal(t, 6, strings.Count(finished.stderr, "\n"), finished.stderr)
+	for _, want := range []string{"lenet5 on mnist, weights lsq:4, activations lsq:4, seed 1, into " + run, "float     epoch  2  loss ", "calibrating on 64 images\n", "quantized epoch  1  loss ", "scoring the integer model\n"} {
+		require.Contains(t, finished.stderr, want)
+	}
+}
+
+// With --json there is a line for every epoch and then the result; messages are left out.
+func TestTrainForPrograms(t *testing.T) {
+	data, _ := finishedRun(t)
+	run := filepath.Join(t.TempDir(), "run")
+	stdout, stderr := succeed(t, "train", "--data-dir", data, "--train-images", "64", "--batch", "16", "--float-epochs", "2", "--epochs", "1",
+		"--weights", "linear:8", "--acts", "linear:8,asymmetric", "--json", "--out", run)
+	require.Empty(t, stderr)
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	require.Len(t, lines, 4)
+	require.Equal(t, string(read(t, run, train.MetricsFile)), strings.Join(lines[:3], "\n")+"\n")
+	var r train.Result
+	require.NoError(t, json.Unmarshal([]byte(lines[3]), &r))
+	require.Equal(t, result(t, run), r)
+}
+
+// Without --out, runs are numbered below runs/. A run without quantization has no integers to show.
+func TestTrainNamesItsFolder(t *testing.T) {
+	data, _ := finishedRun(t)
+	t.Chdir(t.TempDir())
+	for _, want := range []string{"runs/lenet5-mnist-none-none-1", "runs/lenet5-mnist-none-none-2"} {
+		stdout, _ := succeed(t, "train", "--data-dir", data, "--train-images", "16", "--batch", "16", "--float-epochs", "1", "--weights", "none", "--acts", "none")
+		require.FileExists(t, filepath.Join(filepath.FromSlash(want), train.ResultFile))
+		require.Contains(t, stdout, "\n"+filepath.FromSlash(want)+"\n")
+		require.NotContains(t, stdout, "integer")
+		require.NotContains(t, stdout, "model.goq")
+	}
+	status, _, stderr := goqat("export", filepath.FromSlash("runs/lenet5-mnist-none-none-1"))
+	require.Equal(t, exitFailure, status)
+	require.Equal(t, "goqat: layers: conv1 has no weight quantizer, so it has no integers\n", stderr)
+}
+
+// A learning rate that is far too high ends in one line that says where, and leaves a checkpoint that works.
+func TestTrainDiverges(t *testing.T) {
+	data, _ := finishedRun(t)
+	run := filepath.Join(t.TempDir(), "run")
+	status, stdout, stderr := goqat(append(settings(data), "--float-lr", "1e6", "--float-schedule", "constant", "--checkpoint-steps", "1", "--out", run)...)
+	require.Equal(t, exitFailure, status)
+	require.Empty(t, stdout)
+	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	require.Regexp(t, `^goqat: train: epoch 1, step \d+: the \w+ is not finite, first in .*(conv|fc)\d.*; try a lower learning rate$`, lines[len(lines)-1])
+	require.NoFileExists(t, filepath.Join(run, train.ResultFile))
+	stdout, _ = succeed(t, "eval", run)
+	require.Contains(t, stdout, "network ")
+}
+
+// exercise is how a setting is given as a flag: not as it is by default.
+var exercise = map[string][]string{
+	"model": {"--model", "x"}, "data": {"--data", "x"}, "data_dir": {"--data-dir", "x"}, "normalize": {"--normalize", "x"},
+	"augment_pad": {"--augment-pad", "5"}, "augment_flip": {"--augment-flip"}, "train_images": {"--train-images", "5"},
+	"validation": {"--validation", "5"}, "weights": {"--weights", "linear:3"}, "acts": {"--acts", "linear:3"}, "edge_bits": {"--edge-bits", "7"},
+	"seed": {"--seed", "18446744073709551615"}, "init": {"--init", "x"}, "batch": {"--batch", "5"}, "optimizer": {"--optimizer", "adamw"},
+	"momentum": {"--momentum", "0.5"}, "nesterov": {"--nesterov"}, "weight_decay": {"--weight-decay", "0.5"}, "decoupled": {"--decoupled"},
+	"label_smoothing": {"--label-smoothing", "0.5"}, "calibration": {"--calibration", "5"}, "checkpoint_steps": {"--checkpoint-steps", "5"},
+	"float.epochs": {"--float-epochs", "77"}, "float.learning_rate": {"--float-lr", "0.77"}, "float.schedule": {"--float-schedule", "exponential,gamma=0.77"},
+	"quantized.epochs": {"--epochs", "77"}, "quantized.learning_rate": {"--lr", "0.77"}, "quantized.schedule": {"--schedule", "exponential,gamma=0.77"},
+}
+
+// settingNames lists the configuration's settings by their names in config.yaml.
+func settingNames(prefix string, of reflect.Type) (names []string) {
+	for i := range of.NumField() {
+		field := of.Field(i)
+		name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		if field.Type == reflect.TypeFor[train.PhaseConfig]() {
+			names = append(names, settingNames(name+".", field.Type)...)
+			continue
+		}
+		names = append(names, prefix+name)
+	}
+	return names
+}
+
+// Every setting has a flag that changes it and nothing else, and whose default is the configuration's.
+func TestFlagsCoverTheConfiguration(t *testing.T) {
+	t.Parallel()
+	names := settingNames("", reflect.TypeFor[train.Config]())
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "init_hash" }) // follows from --init
+	require.ElementsMatch(t, names, slices.Collect(maps.Keys(exercise)))
+	encoded := func(args []string) []string {
+		command := &trainCommand{config: train.DefaultConfig()}
+		flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
+		command.addFlags(flags)
+		require.NoError(t, flags.Parse(args))
+		require.NoError(t, command.configure(flags))
+		text, err := command.config.Encode()
+		require.NoError(t, err)
+		return strings.Split(string(text), "\n")
+	}
+	want, err := train.DefaultConfig().Encode()
+	require.NoError(t, err)
+	defaults := strings.Split(string(want), "\n")
+	require.Equal(t, defaults, encoded(nil))
+	for name, args := range exercise {
+		changed := 0
+		_, key, nested := strings.Cut(name, ".")
+		if !nested {
+			key = name
+		}
+		for _, line := range encoded(args) {
+			if !slices.Contains(defaults, line) {
+				changed++
+				require.True(t, strings.HasPrefix(strings.TrimSpace(line), key+": "), "%s: %s", name, line)
+			}
+		}
+		require.Equal(t, 1, changed, name)
+	}
+}
+
+// Settings come from a file, and flags override them.
+func TestConfigurationFile(t *testing.T) {
+	data, run := finishedRun(t)
+	path := filepath.Join(run, train.ConfigFile)
+	parse := func(args ...string) train.Config {
+		command := &trainCommand{config: train.DefaultConfig()}
+		flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
+		command.addFlags(flags)
+		require.NoError(t, flags.Parse(args))
+		require.NoError(t, command.configure(flags))
+		return command.config
+	}
+	want := parse(settings(data)[1:]...)
+	require.Equal(t, want, parse("--config", path))
+	require.Equal(t, want, parse("--resume", "--out", run))
+	want.Seed, want.Weights = 9, parse("--weights", "linear:8").Weights
+	require.Equal(t, want, parse("--config", path, "--seed", "9", "--weights", "linear:8"))
+
+	tuned := write(t, t.TempDir(), "tuned.yaml", []byte("init: old\ninit_hash: \"00\"\n"))
+	require.Equal(t, "00", parse("--config", tuned).InitHash)
+	require.Empty(t, parse("--config", tuned, "--init", "new").InitHash, "it was of the old file")
+}
+
+// A finished run's checkpoint is where another one starts.
+func TestFineTuning(t *testing.T) {
+	data, run := finishedRun(t)
+	out := filepath.Join(t.TempDir(), "tuned")
+	succeed(t, "train", "--data-dir", data, "--init", filepath.Join(run, train.CheckpointFile), "--float-epochs", "0", "--epochs", "1",
+		"--train-images", "64", "--batch", "16", "--weights", "lsq:2", "--acts", "lsq:2", "--out", out)
+	require.Contains(t, string(read(t, out, train.ConfigFile)), "init_hash: ")
+	require.Greater(t, *result(t, out).Accuracy.Float, 0.2)
+}
+
+// Ctrl-C ends the program with a checkpoint and the command that goes on; that comes to the same weights as a run
+// that was left alone, here on another path of the kernels and another number of threads.
+func TestInterruptedTraining(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no SIGINT to send")
+	}
+	data, want := finishedRun(t)
+	run := filepath.Join(t.TempDir(), "my run")
+	var stdout, stderr bytes.Buffer
+	child := exec.Command(os.Args[0], append(settings(data), "--out", run)...)
+	child.Env = append(os.Environ(), beMain+"=1", "GOQAT_SIMD=portable", "GOMAXPROCS=1") // slow enough to be interrupted
+	child.Stdout, child.Stderr = &stdout, &stderr
+	require.NoError(t, child.Start())
+	for deadline := time.Now().Add(time.Minute); !exists(filepath.Join(run, train.CheckpointFile)); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			child.Process.Kill()
+			child.Wait()
+			require.Fail(t, "no checkpoint in a minute", stderr.String())
+		}
+	}
+	require.NoError(t, child.Process.Signal(os.Interrupt))
+	var exit *exec.ExitError
+	require.ErrorAs(t, child.Wait(), &exit)
+	require.Equal(t, exitInterrupted, exit.ExitCode(), stderr.String())
+	require.Empty(t, stdout.String())
+	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+	require.Equal(t, "interrupted and saved; go on with: goqat train --out '"+run+"' --resume", lines[len(lines)-1])
+	require.NoFileExists(t, filepath.Join(run, train.ResultFile))
+	c, err := train.LoadCheckpoint(filepath.Join(run, train.CheckpointFile))
+	require.NoError(t, err)
+	require.Less(t, c.Position.Step, 40)
+
+	_, resumed := succeed(t, "train", "--out", run, "--resume")
+	require.Contains(t, resumed, "going on after step ")
+	require.Equal(t, result(t, want).WeightsSHA256, result(t, run).WeightsSHA256)
+	require.Equal(t, string(read(t, want, train.MetricsFile)), string(read(t, run, train.MetricsFile)))
+	require.Equal(t, string(read(t, want, train.ModelFile)), string(read(t, run, train.ModelFile)))
+}
+
+// On a terminal there is a bar for each epoch, which goes away with the epoch.
+func TestDisplayOnATerminal(t *testing.T) {
+	t.Parallel()
+	var out, progress bytes.Buffer
+	d := newDisplay(&out, &progress, false)
+	require.False(t, d.terminal, "a buffer is none")
+	d.terminal = true
+	for i := 1; i <= 4; i++ {
+		d.event(train.Event{Step: &train.Step{Position: train.Position{Step: i}, Epoch: 1, Epochs: 2, Steps: 8, Images: 10}})
+	}
+	require.NotNil(t, d.bar)
+	d.event(train.Event{Metric: &train.Metric{Phase: "float", Epoch: 1, Loss: 0.5, Scored: "test", Accuracy: 0.25}})
+	require.Nil(t, d.bar)
+	d.event(train.Event{Text: "something else"})
+	require.Contains(t, progress.String(), "float epoch 1/2")
+	require.Contains(t, progress.String(), "float     epoch  1  loss 0.5000  test accuracy 0.2500\nsomething else\n")
+	require.Empty(t, out.String())
+}
