@@ -18,7 +18,8 @@ type Input struct {
 //
 // A Value is, in turn: the unquantized image; codes on a Grid; pending, that is accumulators which
 // are still to be requantized; or wide, a fixed-point int32 below 2^24. Conv and Linear take codes and
-// give pending values. Quantize gives codes, AvgPool and Add give wide values, and Output ends the network.
+// give pending values, PReLU and Scale too. Quantize gives codes, AvgPool, Add and Widen give wide values, the others
+// what they take in, and Output ends the network.
 type Builder struct {
 	input     Input
 	program   *Program

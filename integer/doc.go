@@ -1,7 +1,8 @@
 // Package integer is the integer model: what training simulates and what is deployed. It holds the codings of
 // activations (Grid) and weights (Weights), the arithmetic that leads from accumulators to codes
 // (Requantizer), a Builder that assembles a Program and proves that it can't overflow, an engine that
-// runs programs without floating point, and the .goq file. It needs nothing but the standard library.
+// runs programs without floating point, in vector instructions where the machine has them, and the .goq file.
+// It needs nothing but the standard library and golang.org/x/sys, which tells what the machine has.
 //
 // # The .goq file, version 1
 //

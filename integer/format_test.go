@@ -255,7 +255,7 @@ func TestDecodeSurvivesEveryDamagedByte(t *testing.T) {
 	}
 }
 
-// decodeAndRun runs what decodes on a black image, unless that takes long.
+// decodeAndRun runs what decodes on both engines, unless that takes long.
 func decodeAndRun(t testing.TB, data []byte) {
 	m, err := integer.Decode(data)
 	if err != nil {
@@ -271,11 +271,18 @@ func decodeAndRun(t testing.TB, data []byte) {
 	}
 	cost, err := m.Program.Cost()
 	require.NoError(t, err)
-	if cost.Operations > 1e7 || cost.Elements > 1e7 {
+	if cost.Operations > 1e7 || cost.Elements > 1e7 || cost.Weights > 1e7 {
 		return
 	}
-	_, err = m.Program.Run(make([]uint8, m.Input.Len()))
+	image := make([]uint8, m.Input.Len())
+	for i := range image {
+		image[i] = uint8(37 * i)
+	}
+	logits, err := m.Program.Run(image)
 	require.NoError(t, err)
+	trace, err := m.Program.Trace(image)
+	require.NoError(t, err)
+	require.Equal(t, trace[len(trace)-1].Values, logits)
 }
 
 // FuzzDecode seals what the fuzzer makes, or the checksum would stop it at the door.

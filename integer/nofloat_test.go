@@ -11,75 +11,101 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// source is this package, type-checked, with the declarations of its functions.
+// source is this package and the kernels it runs on, type-checked, with the declarations of their functions.
 type source struct {
 	files     *token.FileSet
 	info      *types.Info
-	pkg       *types.Package
+	pkg       *types.Package // this package
+	kernel    *types.Package
+	exports   types.Importer // of what they import
 	functions map[*types.Func]*ast.FuncDecl
 }
 
-// TestRunKnowsNoFloat follows every call from the engine's entry points and looks at the type of every
-// expression, field and conversion on the way.
+// Import lets this package find the kernels from source.
+func (s *source) Import(path string) (*types.Package, error) {
+	if s.kernel != nil && path == s.kernel.Path() {
+		return s.kernel, nil
+	}
+	return s.exports.Import(path)
+}
+
+// TestRunKnowsNoFloat follows every call from the engine's entry points, into the kernels too, and looks at the type of
+// every expression, field and conversion on the way.
 func TestRunKnowsNoFloat(t *testing.T) {
 	s := checkSource(t)
 	for _, method := range []string{"Run", "Trace", "Cost", "Validate"} {
-		require.Empty(t, s.floats("Program", method), method)
+		found, _ := s.floats(s.pkg, "Program", method)
+		require.Empty(t, found, method)
 	}
-	require.Empty(t, s.floats("Requantizer", "Apply"))
-	// The search itself finds floats where there are some: in a body, and in a field behind a slice.
-	require.NotEmpty(t, s.floats("Grid", "Value"))
-	require.NotEmpty(t, s.floats("Weights", "Bound"))
+	found, _ := s.floats(s.pkg, "Requantizer", "Apply")
+	require.Empty(t, found)
+	// The search itself finds floats where there are some: in a body, in a field behind a slice, and in a kernel.
+	for _, c := range []struct {
+		pkg          *types.Package
+		name, method string
+	}{{s.pkg, "Grid", "Value"}, {s.pkg, "Weights", "Bound"}, {s.kernel, "Conv", "Forward"}} {
+		found, _ := s.floats(c.pkg, c.name, c.method)
+		require.NotEmpty(t, found, c.name)
+	}
+	_, reached := s.floats(s.pkg, "Program", "Run")
+	require.Subset(t, reached, []string{"transpose", "set", "PackBytes", "Dots", "Wide", "Bytes", "LargestBytes", "prove"})
 }
 
-// checkSource type-checks the package against the compiler's export data of its imports.
+// checkSource type-checks the packages against the compiler's export data of their imports.
 func checkSource(t *testing.T) *source {
-	out, err := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}}={{.Export}}", ".").Output()
+	out, err := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}}={{.Export}}={{.Dir}}={{range .GoFiles}}{{.}} {{end}}", ".").Output()
 	require.NoError(t, err)
-	exports := map[string]string{}
+	packages := map[string][]string{}
 	for line := range strings.Lines(string(out)) {
-		path, file, _ := strings.Cut(strings.TrimSpace(line), "=")
-		exports[path] = file
+		fields := strings.Split(strings.TrimSpace(line), "=")
+		packages[fields[0]] = fields[1:]
 	}
 	s := &source{files: token.NewFileSet(), functions: map[*types.Func]*ast.FuncDecl{}}
 	s.info = &types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}, Defs: map[*ast.Ident]types.Object{}}
-	names, err := filepath.Glob("*.go")
-	require.NoError(t, err)
+	s.exports = importer.ForCompiler(s.files, "gc", func(path string) (io.ReadCloser, error) { return os.Open(packages[path][0]) })
+	check := func(path string) *types.Package {
+		return s.check(t, path, packages[path][1], strings.Fields(packages[path][2]))
+	}
+	s.kernel = check("github.com/goqat/goqat/internal/kernel")
+	s.pkg = check("github.com/goqat/goqat/integer")
+	return s
+}
+
+// check type-checks one package and notes its functions.
+func (s *source) check(t *testing.T, path, folder string, names []string) *types.Package {
 	var files []*ast.File
-	for _, name := range slices.DeleteFunc(names, func(n string) bool { return strings.HasSuffix(n, "_test.go") }) {
-		file, err := parser.ParseFile(s.files, name, nil, 0)
+	for _, name := range names {
+		file, err := parser.ParseFile(s.files, filepath.Join(folder, name), nil, 0)
 		require.NoError(t, err)
 		files = append(files, file)
 	}
-	lookup := func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) }
-	config := types.Config{Importer: importer.ForCompiler(s.files, "gc", lookup)}
-	s.pkg, err = config.Check("github.com/goqat/goqat/integer", s.files, files, s.info)
+	pkg, err := (&types.Config{Importer: s}).Check(path, s.files, files, s.info)
 	require.NoError(t, err)
 	for _, file := range files {
 		for _, declaration := range file.Decls {
-			if f, ok := declaration.(*ast.FuncDecl); ok {
+			if f, ok := declaration.(*ast.FuncDecl); ok && f.Name.Name != "init" {
 				s.functions[s.info.Defs[f.Name].(*types.Func)] = f
 			}
 		}
 	}
-	return s
+	return pkg
 }
 
-// floats lists the places of floating point types in everything that the method can reach in this package.
-func (s *source) floats(typeName, method string) []string {
-	named := s.pkg.Scope().Lookup(typeName).Type()
-	object, _, _ := types.LookupFieldOrMethod(named, true, s.pkg, method)
+// floats lists the places of floating point types in everything that the method can reach in the two packages, and what
+// functions those are.
+func (s *source) floats(pkg *types.Package, typeName, method string) (found, reached []string) {
+	named := pkg.Scope().Lookup(typeName).Type()
+	object, _, _ := types.LookupFieldOrMethod(named, true, pkg, method)
 	queue := []*types.Func{object.(*types.Func)}
 	seen := map[*types.Func]bool{queue[0]: true}
-	var found []string
 	for len(queue) > 0 {
+		reached = append(reached, queue[0].Name())
 		declaration := s.functions[queue[0]]
 		queue = queue[1:]
 		ast.Inspect(declaration, func(n ast.Node) bool {
@@ -99,10 +125,10 @@ func (s *source) floats(typeName, method string) []string {
 			return true
 		})
 	}
-	return found
+	return found, reached
 }
 
-// hasFloat looks through composite types and this package's own named types.
+// hasFloat looks through composite types and the two packages' own named types.
 func (s *source) hasFloat(kind types.Type, seen map[types.Type]bool) bool {
 	if kind == nil || seen[kind] {
 		return false
@@ -112,7 +138,7 @@ func (s *source) hasFloat(kind types.Type, seen map[types.Type]bool) bool {
 	case *types.Basic:
 		return k.Info()&(types.IsFloat|types.IsComplex) != 0
 	case *types.Named:
-		return k.Obj().Pkg() == s.pkg && s.hasFloat(k.Underlying(), seen)
+		return (k.Obj().Pkg() == s.pkg || k.Obj().Pkg() == s.kernel) && s.hasFloat(k.Underlying(), seen)
 	case *types.Struct:
 		for field := range k.Fields() {
 			if s.hasFloat(field.Type(), seen) {

@@ -20,6 +20,8 @@ type Program struct {
 	proveOnce  sync.Once
 	proved     *plan
 	invalid    error
+	readyOnce  sync.Once
+	engine     *engine
 	decodeOnce sync.Once
 	decoded    [][][]int8 // [weights][plane][element]
 }
@@ -81,6 +83,7 @@ type Tensor struct {
 type Cost struct {
 	Operations int64 // multiply-accumulates of convolutions and matrix products, and elements that pooling reads
 	Elements   int64 // at most so many int32s of working memory per worker
+	Weights    int64 // at most so many bytes that weights take as the machine reads them, once for all workers
 }
 
 // Cost returns what one image takes, so that a program from outside can be judged before it is run.
@@ -93,7 +96,8 @@ func (p *Program) Cost() (Cost, error) {
 }
 
 // Validate proves that Run can neither panic nor overflow: shapes, indices and geometry fit, no
-// accumulator reaches 2^31, no requantization 2^62, no logit 2^24. It returns the first violation.
+// accumulator reaches 2^31, no requantization 2^62, no logit 2^24, and working memory and packed weights stay
+// below 2^31 elements and bytes. It returns the first violation.
 func (p *Program) Validate() error {
 	_, err := p.plan()
 	return err

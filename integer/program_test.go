@@ -91,6 +91,7 @@ func TestProgramValidate(t *testing.T) {
 			sampled(p, integer.Sampling{Stride: 1, Before: math.MaxInt, After: math.MaxInt})
 		}, "less than 2^31"},
 		"large sampling":             {func(p *integer.Program) { sampled(p, integer.Sampling{Stride: 1, Before: 1<<31 - 2}) }, "output of 2147483647x2x2: want less than 2^31"},
+		"sampled zeros":              {sampledZeros, `node "last": channel 0: bias`},
 		"negative biases":            {func(p *integer.Program) { negative(p).Bias = nil }, "0 biases for negative sums: want 2"},
 		"negative planes":            {func(p *integer.Program) { negative(p).Multiplier = nil }, "0 planes for negative sums: want 1"},
 		"negative multipliers":       {func(p *integer.Program) { negative(p).Multiplier[0] = nil }, "0 multipliers: want 2"},
@@ -118,6 +119,18 @@ func TestProgramValidate(t *testing.T) {
 // sampled makes the program a single sampling.
 func sampled(p *integer.Program, s integer.Sampling) {
 	p.Nodes = []integer.Node{{Kind: integer.Sample, Name: "sample", Inputs: []int{0}, Sampling: s}}
+}
+
+// sampledZeros has codes from 100 on, among which sampling puts zeros, and a bias that zeros alone take beyond its limit.
+func sampledZeros(p *integer.Program) {
+	codes, last := wide(1), wide(1)
+	codes.Bias[0], codes.Min, codes.Max = 100, 0, 255
+	last.Multiplier[0][0], last.Bias[0], last.Shift[0] = math.MaxInt32, -1<<62-50*math.MaxInt32, 62
+	p.Nodes = []integer.Node{
+		{Kind: integer.Requantize, Inputs: []int{0}, Requantizer: codes},
+		{Kind: integer.Sample, Inputs: []int{1}, Sampling: integer.Sampling{Stride: 2, Before: 1}},
+		{Kind: integer.Requantize, Name: "last", Inputs: []int{2}, Requantizer: last},
+	}
 }
 
 // negative gives the last node numbers for negative sums.

@@ -140,6 +140,9 @@ func TestSlopesOfNegativeSums(t *testing.T) {
 	for acc, want := range map[int32]int32{0: 0, -1: 0, -2: 2, -3: 4, 1: 0, 2: 1} {
 		require.Equal(t, want, r.Apply1(0, acc), "%d", acc)
 	}
+	apart := integer.Requantizer{Multiplier: [][]int32{{1}}, Bias: []int64{0}, Negative: &integer.Branch{Multiplier: [][]int32{{1}}, Bias: []int64{50}}, Shift: []uint8{0}, Min: -99, Max: 99}
+	require.EqualValues(t, 0, apart.Apply1(0, 0), "a sum of 0 is not negative")
+	require.EqualValues(t, 49, apart.Apply1(0, -1))
 	folded := r.FoldZero(7, [][]int64{{3}})
 	for acc := int32(-50); acc < 50; acc++ {
 		require.Equal(t, r.Apply1(0, acc), folded.Apply1(0, acc+21))

@@ -9,7 +9,7 @@ import (
 )
 
 // Run computes the logits, [n][Classes], of n images of raw pixels, [n][C][H][W], on all cores. The
-// result does not depend on how many there are.
+// result depends neither on how many there are nor on their instructions: it is that of Trace.
 func (p *Program) Run(images []uint8) ([]int32, error) {
 	pl, err := p.plan()
 	if err != nil {
@@ -19,23 +19,23 @@ func (p *Program) Run(images []uint8) ([]int32, error) {
 	if len(images)%size != 0 {
 		return nil, fmt.Errorf("integer: %d pixels: want a multiple of %d, for images of %v", len(images), size, p.Input)
 	}
-	count := len(images) / size
-	logits := make([]int32, count*p.Classes)
+	logits := make([]int32, len(images)/size*p.Classes)
+	e := p.ready(pl)
+	if len(logits) == p.Classes {
+		e.run(logits, images)
+		return logits, nil
+	}
 	var next atomic.Int64
 	var workers sync.WaitGroup
-	for range min(count, runtime.GOMAXPROCS(0)) {
-		workers.Go(func() {
-			r := newRunner(p, pl)
-			for i := int(next.Add(1)) - 1; i < count; i = int(next.Add(1)) - 1 {
-				copy(logits[i*p.Classes:], r.run(images[i*size:(i+1)*size]))
-			}
-		})
+	for range min(len(images)/size, runtime.GOMAXPROCS(0)) {
+		workers.Go(func() { e.runShare(logits, images, &next) })
 	}
 	workers.Wait()
 	return logits, nil
 }
 
-// Trace runs one image, [C][H][W], and returns every value: the coded image, then the output of each node.
+// Trace runs one image, [C][H][W], and returns every value: the coded image, then the output of each node. It is
+// the plain reading of the formulas in the package comment, and slow.
 func (p *Program) Trace(image []uint8) ([]Tensor, error) {
 	pl, err := p.plan()
 	if err != nil {
@@ -55,251 +55,4 @@ func (p *Program) Trace(image []uint8) ([]Tensor, error) {
 		trace[i] = Tensor{Name: name, Shape: v.shape, Zero: v.zero, Values: slices.Clone(r.values[i])}
 	}
 	return trace, nil
-}
-
-// runner is one worker: a program and memory for every value of one image.
-type runner struct {
-	program *Program
-	plan    *plan
-	weights [][][]int8 // [weights][plane][element]
-	values  [][]int32
-	padded  []int32   // one convolution's input with padding
-	sums    [][]int32 // [plane]: one output channel's accumulators
-	acc     []int32   // [plane]: one output's accumulators
-}
-
-func newRunner(p *Program, pl *plan) *runner {
-	p.decodeOnce.Do(func() {
-		for i := range p.Weights {
-			p.decoded = append(p.decoded, p.Weights[i].decode())
-		}
-	})
-	r := &runner{program: p, plan: pl, weights: p.decoded, sums: make([][]int32, maxPlanes), acc: make([]int32, maxPlanes)}
-	padded, plane, planes := 0, 0, 0
-	for i, v := range pl.values {
-		r.values = append(r.values, make([]int32, v.shape.Len()))
-		if i == 0 || p.Nodes[i-1].Kind != Conv {
-			continue
-		}
-		n := &p.Nodes[i-1]
-		planes = max(planes, len(p.Weights[n.Weights].Tables))
-		in := pl.values[n.Inputs[0]].shape
-		height, width := n.Geometry.slide(p.Weights[n.Weights].Shape).padded(in)
-		padded = max(padded, in.Channels*height*width)
-		plane = max(plane, v.shape.Height*v.shape.Width)
-	}
-	r.padded = make([]int32, padded)
-	for i := range planes {
-		r.sums[i] = make([]int32, plane)
-	}
-	return r
-}
-
-// run computes all values of one image and returns the last, which the next call overwrites.
-func (r *runner) run(image []uint8) []int32 {
-	p := r.program
-	size := p.Input.Height * p.Input.Width
-	for i, pixel := range image {
-		r.values[0][i] = int32(p.Pixels[i/size][pixel])
-	}
-	for i := range p.Nodes {
-		r.node(&p.Nodes[i], r.plan.values[i+1].shape, r.values[i+1])
-	}
-	return r.values[len(p.Nodes)]
-}
-
-func (r *runner) node(n *Node, shape Shape, out []int32) {
-	in, input := r.values[n.Inputs[0]], r.plan.values[n.Inputs[0]]
-	switch n.Kind {
-	case Conv:
-		r.conv(n, input, shape, in, out)
-	case Linear:
-		r.linear(n, in, out)
-	case MaxPool:
-		pool(n.Window, input.shape, shape, in, out, maxWindow)
-	case AvgPool:
-		zero := input.zero
-		pool(n.Window, input.shape, shape, in, out, func(x []int32, w window) int32 { return sumWindow(x, w, zero) })
-	case Flatten:
-		copy(out, in)
-	case Sample:
-		sample(n.Sampling, input, shape, in, out)
-	case Requantize, Add:
-		r.elementwise(n, shape, out)
-	}
-}
-
-// linear is out[o] = requantize(sum over i of in[i] * weight[o][i]).
-func (r *runner) linear(n *Node, in, out []int32) {
-	planes := r.weights[n.Weights]
-	acc := r.acc[:len(planes)]
-	for o := range out {
-		for p, weights := range planes {
-			acc[p] = dot(weights[o*len(in):(o+1)*len(in)], in)
-		}
-		out[o] = n.Requantizer.Apply(o, acc)
-	}
-}
-
-// dot returns sum w[i] * x[i]; x is at least as long as w.
-func dot(w []int8, x []int32) int32 {
-	x = x[:len(w)]
-	even, odd := int32(0), int32(0)
-	i := 0
-	for ; i+1 < len(w); i += 2 {
-		even += int32(w[i]) * x[i]
-		odd += int32(w[i+1]) * x[i+1]
-	}
-	if i < len(w) {
-		even += int32(w[i]) * x[i]
-	}
-	return even + odd
-}
-
-// conv computes one output channel after the other, each as a sum of weighted, shifted input planes.
-func (r *runner) conv(n *Node, input valueRange, shape Shape, in, out []int32) {
-	dimensions := r.program.Weights[n.Weights].Shape
-	s := n.Geometry.slide(dimensions)
-	x, padded := r.pad(s, input, in)
-	size := shape.Height * shape.Width
-	perGroup := shape.Channels / n.Geometry.Groups
-	for o := range shape.Channels {
-		first := o / perGroup * dimensions[1]
-		for p, weights := range r.weights[n.Weights] {
-			sum := r.sums[p][:size]
-			clear(sum)
-			each := len(weights) / shape.Channels
-			group := x[first*padded.Height*padded.Width:]
-			accumulate(sum, group, weights[o*each:(o+1)*each], s, padded, shape)
-		}
-		r.requantize(n.Requantizer, o, len(r.weights[n.Weights]), out[o*size:(o+1)*size])
-	}
-}
-
-// pad surrounds each input plane by its zero point; without padding it returns the input itself.
-func (r *runner) pad(s slide, input valueRange, in []int32) ([]int32, Shape) {
-	from := input.shape
-	height, width := s.padded(from)
-	if height == from.Height && width == from.Width {
-		return in, from
-	}
-	to := Shape{from.Channels, height, width}
-	padded := r.padded[:to.Len()]
-	for i := range padded {
-		padded[i] = input.zero
-	}
-	for row := range from.Channels * from.Height {
-		c, y := row/from.Height, row%from.Height
-		copy(padded[(c*height+y+s.top)*width+s.left:], in[row*from.Width:(row+1)*from.Width])
-	}
-	return padded, to
-}
-
-// accumulate adds to sum, [OH][OW], the input channels that weights, [I][KH][KW], cover.
-func accumulate(sum, x []int32, weights []int8, s slide, in, out Shape) {
-	for tap, w := range weights {
-		if w == 0 {
-			continue
-		}
-		column := tap % s.kernelWidth
-		row := tap / s.kernelWidth % s.kernelHeight
-		channel := tap / (s.kernelWidth * s.kernelHeight)
-		start := (channel*in.Height+row)*in.Width + column
-		for y := range out.Height {
-			addScaled(sum[y*out.Width:(y+1)*out.Width], x[start+y*s.strideHeight*in.Width:], int32(w), s.strideWidth)
-		}
-	}
-}
-
-// addScaled is sum[i] += w * x[i*stride].
-func addScaled(sum, x []int32, w int32, stride int) {
-	if stride == 1 {
-		x = x[:len(sum)]
-		for i := range sum {
-			sum[i] += w * x[i]
-		}
-		return
-	}
-	for i := range sum {
-		sum[i] += w * x[i*stride]
-	}
-}
-
-// requantize turns the accumulators of one channel into outputs.
-func (r *runner) requantize(q *Requantizer, channel, planes int, out []int32) {
-	if planes == 1 {
-		for i, a := range r.sums[0][:len(out)] {
-			out[i] = q.Apply1(channel, a)
-		}
-		return
-	}
-	acc := r.acc[:planes]
-	for i := range out {
-		for p := range acc {
-			acc[p] = r.sums[p][i]
-		}
-		out[i] = q.Apply(channel, acc)
-	}
-}
-
-// sample copies what is kept between the channels of zeros.
-func sample(s Sampling, input valueRange, to Shape, in, out []int32) {
-	from, size := input.shape, to.Height*to.Width
-	for i := range out {
-		c, y, x := i/size-s.Before, i/to.Width%to.Height, i%to.Width
-		out[i] = input.zero
-		if c >= 0 && c < from.Channels {
-			out[i] = in[(c*from.Height+y*s.Stride)*from.Width+x*s.Stride]
-		}
-	}
-}
-
-// elementwise requantizes the inputs' elements, each input a plane.
-func (r *runner) elementwise(n *Node, shape Shape, out []int32) {
-	size := shape.Height * shape.Width
-	acc := r.acc[:len(n.Inputs)]
-	for i := range out {
-		for p, input := range n.Inputs {
-			acc[p] = r.values[input][i]
-		}
-		out[i] = n.Requantizer.Apply(i/size, acc)
-	}
-}
-
-// window is a rectangle of one plane, without its padding.
-type window struct{ top, bottom, left, right, pitch int }
-
-// pool reduces each window of each plane.
-func pool(w Window, from, to Shape, in, out []int32, reduce func([]int32, window) int32) {
-	for i := range out {
-		c, y, x := i/(to.Height*to.Width), i/to.Width%to.Height, i%to.Width
-		top, left := y*w.StrideHeight-w.PadTop, x*w.StrideWidth-w.PadLeft
-		plane := in[c*from.Height*from.Width : (c+1)*from.Height*from.Width]
-		out[i] = reduce(plane, window{
-			top: max(top, 0), bottom: min(top+w.Height, from.Height),
-			left: max(left, 0), right: min(left+w.Width, from.Width), pitch: from.Width,
-		})
-	}
-}
-
-// maxWindow returns the largest value of the window.
-func maxWindow(x []int32, w window) int32 {
-	largest := x[w.top*w.pitch+w.left]
-	for y := w.top; y < w.bottom; y++ {
-		for _, v := range x[y*w.pitch+w.left : y*w.pitch+w.right] {
-			largest = max(largest, v)
-		}
-	}
-	return largest
-}
-
-// sumWindow returns the sum of the window's levels.
-func sumWindow(x []int32, w window, zero int32) int32 {
-	sum := int32(0)
-	for y := w.top; y < w.bottom; y++ {
-		for _, v := range x[y*w.pitch+w.left : y*w.pitch+w.right] {
-			sum += v - zero
-		}
-	}
-	return sum
 }

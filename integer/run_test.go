@@ -1,6 +1,7 @@
 package integer_test
 
 import (
+	"fmt"
 	"runtime"
 	"slices"
 	"testing"
@@ -81,4 +82,49 @@ func BenchmarkLeNet(b *testing.B) {
 		require.NoError(b, err)
 	}
 	b.ReportMetric(float64(b.N)*256/b.Elapsed().Seconds(), "images/s")
+}
+
+// resNet20 is ResNet-20 for CIFAR-10 images with weights and activations of the given width, shortcuts of option A and a wide
+// residual stream: 40.5 million multiply-accumulates.
+func resNet20(m *mirror, bits uint8) twin {
+	same := integer.ConvGeometry{PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}
+	x := m.conv("stem", m.image(asymmetric(0.02)), m.weights(8, 1, 16, 3, 3, 3), m.bias(16), same)
+	x = m.widen(m.relu(m.scale(x, false)))
+	for i := range 9 {
+		channels, stride := 16<<(i/3), 1
+		shortcut := x
+		if i == 3 || i == 6 {
+			stride = 2
+			shortcut = m.sample(x, 2, channels/4, channels/4)
+		}
+		first := same
+		first.StrideHeight, first.StrideWidth = stride, stride
+		grid := unsigned(bits, 2/float32(int(1)<<bits))
+		y := m.quantize(x, grid)
+		y = m.conv(fmt.Sprint(i, "a"), y, m.weights(bits, 1, channels, x.value.Shape().Channels, 3, 3), nil, first)
+		y = m.quantize(m.relu(m.scale(y, false)), grid)
+		y = m.conv(fmt.Sprint(i, "b"), y, m.weights(bits, 1, channels, channels, 3, 3), nil, same)
+		x = m.relu(m.add(m.scale(y, false), shortcut))
+	}
+	x = m.quantize(m.flatten(m.pool(x, integer.Window{Height: 8, Width: 8}, true)), unsigned(8, 0.01))
+	return m.linear("last", x, m.weights(8, 1, 10, 64), m.bias(10))
+}
+
+// BenchmarkResNet20 is the time of one image in batches of a size, on all cores.
+func BenchmarkResNet20(b *testing.B) {
+	for _, bits := range []uint8{4, 8} {
+		m := newMirror(b, 25, integer.Shape{Channels: 3, Height: 32, Width: 32})
+		model, _ := m.output(resNet20(m, bits))
+		for _, batch := range []int{1, 16, 10000} {
+			images := m.randomImages(batch)
+			b.Run(fmt.Sprintf("W%dA%d/%d", bits, bits, batch), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					_, err := model.Program.Run(images)
+					require.NoError(b, err)
+				}
+				b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*batch), "us/image")
+			})
+		}
+	}
 }

@@ -3,6 +3,8 @@ package integer
 import (
 	"errors"
 	"fmt"
+
+	"github.com/goqat/goqat/internal/kernel"
 )
 
 // interval is a range of integers, both ends included.
@@ -84,7 +86,7 @@ func (pl *plan) addImage(p *Program) error {
 		return fmt.Errorf("integer: pixel codes and zero point cover [%d, %d]: want a range that 8 bits hold", span.low, span.high)
 	}
 	pl.values = append(pl.values, valueRange{p.Input, p.Zero, span})
-	pl.cost.Elements = int64(p.Input.Len())
+	pl.cost.Elements = int64(p.Input.Len()) + slack
 	return nil
 }
 
@@ -147,10 +149,13 @@ func (pl *plan) operands(p *Program, n *Node) (inputs []valueRange, weights *Int
 
 // addCost counts the work of a node and limits the working memory.
 func (pl *plan) addCost(n *Node, in, out Shape, weights *IntegerWeights) error {
-	pl.cost.Elements += int64(out.Len())
-	if n.Kind == Conv {
-		height, width := n.Geometry.slide(weights.Shape).padded(in)
-		pl.cost.Elements += int64(in.Channels*height*width) + int64(len(weights.Tables)*out.Height*out.Width)
+	pl.cost.Elements += n.elements(in, out, weights)
+	if weights != nil {
+		groups := 1
+		if n.Kind == Conv {
+			groups = n.Geometry.Groups
+		}
+		pl.cost.Weights += int64(len(weights.Tables)) * packedBytes(groups, weights.Shape)
 	}
 	perOutput := int64(n.Window.Height) * int64(n.Window.Width)
 	if weights != nil {
@@ -161,7 +166,27 @@ func (pl *plan) addCost(n *Node, in, out Shape, weights *IntegerWeights) error {
 	if pl.cost.Elements > maxElements {
 		return fmt.Errorf("values of %d elements up to here: want less than 2^31", pl.cost.Elements)
 	}
+	if pl.cost.Weights > maxElements {
+		return fmt.Errorf("weights of %d bytes, packed, up to here: want less than 2^31", pl.cost.Weights)
+	}
 	return nil
+}
+
+// elements bounds the int32s that a node takes in either engine: its value, a padded input, accumulators.
+func (n *Node) elements(in, out Shape, weights *IntegerWeights) int64 {
+	total := int64(out.Len()) + slack
+	switch n.Kind {
+	case Conv, Linear:
+		tile := kernel.DotPixels*(int64(out.Channels)+kernel.Lanes) + slack
+		total += int64(len(weights.Tables)) * max(tile, int64(out.Height)*int64(out.Width))
+		if n.Kind == Conv {
+			height, width := n.Geometry.slide(weights.Shape).padded(in)
+			total += int64(in.Channels*height*width) + slack
+		}
+	case AvgPool, Requantize, Add:
+		total += 2 * (max(elementsAtOnce, int64(out.Channels)) + slack)
+	}
+	return total
 }
 
 // outputShape returns the shape of a node's output, or an error that says what does not fit. Weights are

@@ -4,8 +4,9 @@ import "math"
 
 // BatchNorm normalizes each channel of a tensor [Blocks][Channels][Size][Lanes] over the images of a batch.
 //
-// Sums over a channel are float32 lane sums over the elements of each block, widened, halved in float64, and added
-// block by block; padded lanes of the last block are left out.
+// Sums over a channel are float32 lane sums over the elements of each block in order, every product and difference
+// rounded before it is added. They are widened, halved in float64, and added block by block; padded lanes of the last
+// block are left out.
 type BatchNorm struct {
 	Images, Channels, Size int // images of the batch; elements of a channel of one image
 }
@@ -24,36 +25,54 @@ func (n *BatchNorm) at(x []float32, block, channel int) []float32 {
 // lanes is how many lanes of a block hold images.
 func (n *BatchNorm) lanes(block int) int { return min(Lanes, n.Images-block*Lanes) }
 
-// total adds the lane sums of a block, without its padded lanes, to a channel's sum.
-func (n *BatchNorm) total(sum *float64, lanes *[Lanes]float32, block int) {
+// planeSums are two sums over a channel's elements in a block, and their lanes.
+type planeSums struct {
+	first, second float64
+	a, b          [Lanes]float32
+}
+
+// sums computes two sums for every channel: lanes adds up a channel's elements in a block, which are every plane of the
+// tensor in order, so that threads read through memory as it lies.
+func (n *BatchNorm) sums(first, second []float64, lanes func(a, b *[Lanes]float32, block, channel int)) {
+	planes := make([]planeSums, n.blocks()*n.Channels)
+	n.each(func(block, channel int) {
+		p := &planes[block*n.Channels+channel]
+		lanes(&p.a, &p.b, block, channel)
+		p.first, p.second = n.halve(&p.a, block), n.halve(&p.b, block)
+	})
+	clear(first[:n.Channels])
+	clear(second[:n.Channels])
+	for i := range planes {
+		first[i%n.Channels] += planes[i].first
+		second[i%n.Channels] += planes[i].second
+	}
+}
+
+// halve adds up the lane sums of a block, without its padded lanes.
+func (n *BatchNorm) halve(lanes *[Lanes]float32, block int) float64 {
 	var wide [Lanes]float64
 	for l := range n.lanes(block) {
 		wide[l] = float64(lanes[l])
 	}
-	*sum += halve(&wide)
+	return halve(&wide)
 }
 
 // Statistics computes mean and (biased) variance of every channel. Elements are taken relative to the channel's first
 // one, so that a mean much larger than the deviation costs no digits.
 func (n *BatchNorm) Statistics(mean, variance []float64, x []float32) {
-	Parallel(n.Channels, func(c int) {
-		origin := n.at(x, 0, c)[0]
-		var sum, squares float64
-		for b := range n.blocks() {
-			var s, q [Lanes]float32
-			sumSquares(&s, &q, n.at(x, b, c), origin)
-			n.total(&sum, &s, b)
-			n.total(&squares, &q, b)
-		}
-		shift := sum / n.count()
-		mean[c] = float64(origin) + shift
-		variance[c] = max(0, squares/n.count()-float64(shift*shift))
+	n.sums(mean, variance, func(sum, squares *[Lanes]float32, b, c int) {
+		sumSquares(sum, squares, n.at(x, b, c), n.at(x, 0, c)[0])
 	})
+	for c := range n.Channels {
+		shift := mean[c] / n.count()
+		mean[c] = float64(n.at(x, 0, c)[0]) + shift
+		variance[c] = max(0, variance[c]/n.count()-float64(shift*shift))
+	}
 }
 
 // sumSquares adds x-origin and its square, lane by lane.
 func sumSquares(sum, squares *[Lanes]float32, x []float32, origin float32) {
-	for i := 0; i < len(x); i += Lanes {
+	for i := sumSquaresSIMD(sum, squares, x, origin); i < len(x); i += Lanes {
 		for l, v := range (*[Lanes]float32)(x[i:]) {
 			d := v - origin
 			sum[l] += d
@@ -65,29 +84,26 @@ func sumSquares(sum, squares *[Lanes]float32, x []float32, origin float32) {
 // Affine computes y = fma(x, scale[c], offset[c]).
 func (n *BatchNorm) Affine(y, x, scale, offset []float32) {
 	n.each(func(b, c int) {
-		out, a, d := n.at(y, b, c), float64(scale[c]), float64(offset[c])
-		for i, v := range n.at(x, b, c) {
-			out[i] = float32(fma(float64(v), a, d))
-		}
+		affine(n.at(y, b, c), n.at(x, b, c), scale[c], offset[c])
 	})
+}
+
+func affine(y, x []float32, scale, offset float32) {
+	for i := affineSIMD(y, x, scale, offset); i < len(x); i++ {
+		y[i] = float32(fma(float64(x[i]), float64(scale), float64(offset)))
+	}
 }
 
 // Gradients computes for every channel Σ dy and Σ dy·(x-mean).
 func (n *BatchNorm) Gradients(sum, product []float64, dy, x []float32, mean []float32) {
-	Parallel(n.Channels, func(c int) {
-		sum[c], product[c] = 0, 0
-		for b := range n.blocks() {
-			var s, p [Lanes]float32
-			sumProducts(&s, &p, n.at(dy, b, c), n.at(x, b, c), mean[c])
-			n.total(&sum[c], &s, b)
-			n.total(&product[c], &p, b)
-		}
+	n.sums(sum, product, func(s, p *[Lanes]float32, b, c int) {
+		sumProducts(s, p, n.at(dy, b, c), n.at(x, b, c), mean[c])
 	})
 }
 
 // sumProducts adds dy and dy·(x-mean), lane by lane.
 func sumProducts(sum, product *[Lanes]float32, dy, x []float32, mean float32) {
-	for i := 0; i < len(x); i += Lanes {
+	for i := sumProductsSIMD(sum, product, dy, x, mean); i < len(x); i += Lanes {
 		v := (*[Lanes]float32)(x[i:])
 		for l, g := range (*[Lanes]float32)(dy[i:]) {
 			sum[l] += g
@@ -99,17 +115,25 @@ func sumProducts(sum, product *[Lanes]float32, dy, x []float32, mean float32) {
 // InputGradient computes dx = fma(dy, scale[c], fma(x, slope[c], offset[c])).
 func (n *BatchNorm) InputGradient(dx, dy, x, scale, slope, offset []float32) {
 	n.each(func(b, c int) {
-		out, g := n.at(dx, b, c), n.at(dy, b, c)
-		a, s, d := float64(scale[c]), float64(slope[c]), float64(offset[c])
-		for i, v := range n.at(x, b, c) {
-			out[i] = float32(fma(float64(g[i]), a, fma(float64(v), s, d)))
-		}
+		inputGradient(n.at(dx, b, c), n.at(dy, b, c), n.at(x, b, c), scale[c], slope[c], offset[c])
 	})
 }
 
-// each runs do for every channel of every block in parallel.
+func inputGradient(dx, dy, x []float32, scale, slope, offset float32) {
+	for i := inputGradientSIMD(dx, dy, x, scale, slope, offset); i < len(x); i++ {
+		shared := fma(float64(x[i]), float64(slope), float64(offset))
+		dx[i] = float32(fma(float64(dy[i]), float64(scale), shared))
+	}
+}
+
+// each runs do for every channel of every block in parallel, small ones several at a time.
 func (n *BatchNorm) each(do func(block, channel int)) {
-	Parallel(n.blocks()*n.Channels, func(i int) { do(i/n.Channels, i%n.Channels) })
+	planes, group := n.blocks()*n.Channels, max(1, chunk/max(1, n.Size*Lanes))
+	Parallel(ceil(planes, group), func(task int) {
+		for i := task * group; i < min(planes, (task+1)*group); i++ {
+			do(i/n.Channels, i%n.Channels)
+		}
+	})
 }
 
 // InverseDeviation returns 1/√(variance+epsilon).

@@ -116,6 +116,47 @@ func BenchmarkElementwise(b *testing.B) {
 	})
 }
 
+// The passes of a residual network that are no convolutions, over the images of one layer of ResNet-20's first stage.
+// GB/s counts what a pass has to read and write.
+func BenchmarkResidual(b *testing.B) {
+	stream := rand.New(rand.NewPCG(1, 1))
+	x, y, z := aligned(stream, benchElements), aligned(stream, benchElements), aligned(stream, benchElements)
+	norm := &BatchNorm{Images: 128, Channels: 16, Size: 32 * 32}
+	sums, products := make([]float64, norm.Channels), make([]float64, norm.Channels)
+	p, q, r := random(stream, norm.Channels), random(stream, norm.Channels), random(stream, norm.Channels)
+	sample := &Sample{Blocks: 8, Channels: 16, Height: 32, Width: 32, Stride: 2, Before: 8, After: 8}
+	plane := Axis{In: 32, Out: 1, Kernel: 32, Stride: 1}
+	global := &Window{Planes: 8 * 16, Rows: plane, Columns: plane}
+	for _, k := range []struct {
+		name    string
+		tensors float64 // of the full size that it reads and writes
+		do      func()
+	}{
+		{"Statistics", 1, func() { norm.Statistics(sums, products, x) }},
+		{"Affine", 2, func() { norm.Affine(y, x, p, q) }},
+		{"Gradients", 2, func() { norm.Gradients(sums, products, y, x, p) }},
+		{"InputGradient", 3, func() { norm.InputGradient(y, z, x, p, q, r) }},
+		{"copy", 2, func() { chunks(len(x), func(from, to int) { copy(y[from:to], x[from:to]) }) }}, // what memory allows
+		{"Add", 3, func() { Add(y, x, z) }},
+		{"Add in place", 3, func() { Add(y, y, x) }},
+		{"Add 3", 4, func() { Add(y, y, x, z) }},
+		{"Sample", 0.75, func() { sample.Forward(y[:benchElements/2], x) }},
+		{"Sample gradient", 1.25, func() { sample.Gradient(y, x[:benchElements/2]) }},
+		{"global Average", 1, func() { global.Average(y, x) }},
+		{"global AverageGradient", 1, func() { global.AverageGradient(y, x) }},
+		{"Finite", 1, func() { Finite(x) }},
+		{"MeanAbsolute", 1, func() { MeanAbsolute(x, Dense(len(x))) }},
+	} {
+		b.Run(k.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				k.do()
+			}
+			b.ReportMetric(4*benchElements*k.tensors*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+		})
+	}
+}
+
 func BenchmarkPool(b *testing.B) {
 	stream := rand.New(rand.NewPCG(1, 1))
 	axis := Axis{In: 32, Out: 16, Kernel: 2, Stride: 2}

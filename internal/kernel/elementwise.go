@@ -1,5 +1,7 @@
 package kernel
 
+import "sync/atomic"
+
 // chunk is how many elements of an elementwise loop one task takes; sums add up chunk by chunk, so it is part of the
 // documented order of arithmetic.
 const chunk = 4096
@@ -39,10 +41,19 @@ func ReLUGradient(dx, dy, x []float32) {
 
 // Finite says whether no element is NaN or infinite.
 func Finite(x []float32) bool {
-	for _, v := range x {
-		if v-v != 0 {
-			return false
+	var failed atomic.Bool
+	chunks(len(x), func(from, to int) {
+		if !finite(x[from:to]) {
+			failed.Store(true)
 		}
+	})
+	return !failed.Load()
+}
+
+func finite(x []float32) bool {
+	n, ok := finiteSIMD(x)
+	for _, v := range x[n:] {
+		ok = ok && v-v == 0
 	}
-	return true
+	return ok
 }

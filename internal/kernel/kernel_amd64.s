@@ -6147,13 +6147,240 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addAVX2(y *float32, terms *[]float32, count int, n int, from int)
+// Requires: AVX
+TEXT ·addAVX2(SB), NOSPLIT, $0-40
+	MOVQ y+0(FP), DI
+	MOVQ terms+8(FP), SI
+	MOVQ count+16(FP), DX
+	MOVQ n+24(FP), CX
+	MOVQ from+32(FP), AX
+	LEAQ (DX)(DX*2), DX
+	SHLQ $0x03, DX
+	ADDQ AX, CX
+
+loop:
+	MOVQ    (SI), BX
+	VMOVUPS (BX)(AX*4), Y0
+	VMOVUPS 32(BX)(AX*4), Y1
+	MOVQ    $0x00000018, R8
+	CMPQ    R8, DX
+	JAE     done
+
+term:
+	MOVQ   (SI)(R8*1), BX
+	VADDPS (BX)(AX*4), Y0, Y0
+	VADDPS 32(BX)(AX*4), Y1, Y1
+	ADDQ   $0x18, R8
+	CMPQ   R8, DX
+	JB     term
+
+done:
+	VMOVUPS Y0, (DI)(AX*4)
+	VMOVUPS Y1, 32(DI)(AX*4)
+	ADDQ    $0x10, AX
+	CMPQ    AX, CX
+	JB      loop
+	VZEROUPPER
+	RET
+
+// func finiteAVX2(x *float32, n int) (all bool)
+// Requires: AVX
+TEXT ·finiteAVX2(SB), NOSPLIT, $0-17
+	MOVQ   x+0(FP), DI
+	MOVQ   n+8(FP), CX
+	VXORPS Y0, Y0, Y0
+	XORQ   AX, AX
+
+loop:
+	VMOVUPS (DI)(AX*4), Y1
+	VSUBPS  Y1, Y1, Y1
+	VORPS   Y1, Y0, Y0
+	VMOVUPS 32(DI)(AX*4), Y1
+	VSUBPS  Y1, Y1, Y1
+	VORPS   Y1, Y0, Y0
+	ADDQ    $0x10, AX
+	CMPQ    AX, CX
+	JB      loop
+	VPTEST  Y0, Y0
+	SETEQ   all+16(FP)
+	VZEROUPPER
+	RET
+
+// func absolutesAVX2(lanes *float64, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·absolutesAVX2(SB), NOSPLIT, $0-24
+	MOVQ     x+8(FP), DI
+	MOVQ     n+16(FP), CX
+	MOVQ     lanes+0(FP), BX
+	VMOVUPD  (BX), Y6
+	VMOVUPD  32(BX), Y7
+	VMOVUPD  64(BX), Y8
+	VMOVUPD  96(BX), Y9
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLD   $0x01, Y0, Y0
+	XORQ     AX, AX
+
+loop:
+	VANDPS       (DI)(AX*4), Y0, Y1
+	VCVTPS2PD    X1, Y2
+	VADDPD       Y2, Y6, Y6
+	VEXTRACTF128 $0x01, Y1, X1
+	VCVTPS2PD    X1, Y2
+	VADDPD       Y2, Y7, Y7
+	VANDPS       32(DI)(AX*4), Y0, Y1
+	VCVTPS2PD    X1, Y2
+	VADDPD       Y2, Y8, Y8
+	VEXTRACTF128 $0x01, Y1, X1
+	VCVTPS2PD    X1, Y2
+	VADDPD       Y2, Y9, Y9
+	ADDQ         $0x10, AX
+	CMPQ         AX, CX
+	JB           loop
+	MOVQ         lanes+0(FP), BX
+	VMOVUPD      Y6, (BX)
+	VMOVUPD      Y7, 32(BX)
+	VMOVUPD      Y8, 64(BX)
+	VMOVUPD      Y9, 96(BX)
+	VZEROUPPER
+	RET
+
+// func affineAVX2(y *float32, x *float32, n int, scale float32, offset float32)
+// Requires: AVX, FMA3
+TEXT ·affineAVX2(SB), NOSPLIT, $0-32
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS scale+24(FP), Y0
+	VBROADCASTSS offset+28(FP), Y1
+	XORQ         AX, AX
+
+loop:
+	VMOVUPS     (SI)(AX*4), Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, (DI)(AX*4)
+	VMOVUPS     32(SI)(AX*4), Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, 32(DI)(AX*4)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          loop
+	VZEROUPPER
+	RET
+
+// func inputGradientAVX2(dx *float32, dy *float32, x *float32, n int, scale float32, slope float32, offset float32)
+// Requires: AVX, FMA3
+TEXT ·inputGradientAVX2(SB), NOSPLIT, $0-44
+	MOVQ         dx+0(FP), DI
+	MOVQ         dy+8(FP), SI
+	MOVQ         x+16(FP), DX
+	MOVQ         n+24(FP), CX
+	VBROADCASTSS scale+32(FP), Y0
+	VBROADCASTSS slope+36(FP), Y1
+	VBROADCASTSS offset+40(FP), Y2
+	XORQ         AX, AX
+
+loop:
+	VMOVUPS     (DX)(AX*4), Y3
+	VFMADD213PS Y2, Y1, Y3
+	VFMADD231PS (SI)(AX*4), Y0, Y3
+	VMOVUPS     Y3, (DI)(AX*4)
+	VMOVUPS     32(DX)(AX*4), Y3
+	VFMADD213PS Y2, Y1, Y3
+	VFMADD231PS 32(SI)(AX*4), Y0, Y3
+	VMOVUPS     Y3, 32(DI)(AX*4)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          loop
+	VZEROUPPER
+	RET
+
+// func sumSquaresAVX2(sum *float32, squares *float32, x *float32, n int, origin float32)
+// Requires: AVX
+TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-36
+	MOVQ         x+16(FP), DI
+	MOVQ         n+24(FP), CX
+	MOVQ         sum+0(FP), BX
+	VMOVUPS      (BX), Y0
+	VMOVUPS      32(BX), Y1
+	MOVQ         squares+8(FP), BX
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	VBROADCASTSS origin+32(FP), Y4
+	XORQ         AX, AX
+
+loop:
+	VMOVUPS (DI)(AX*4), Y5
+	VSUBPS  Y4, Y5, Y5
+	VADDPS  Y5, Y0, Y0
+	VMULPS  Y5, Y5, Y5
+	VADDPS  Y5, Y2, Y2
+	VMOVUPS 32(DI)(AX*4), Y5
+	VSUBPS  Y4, Y5, Y5
+	VADDPS  Y5, Y1, Y1
+	VMULPS  Y5, Y5, Y5
+	VADDPS  Y5, Y3, Y3
+	ADDQ    $0x10, AX
+	CMPQ    AX, CX
+	JB      loop
+	MOVQ    sum+0(FP), BX
+	VMOVUPS Y0, (BX)
+	VMOVUPS Y1, 32(BX)
+	MOVQ    squares+8(FP), BX
+	VMOVUPS Y2, (BX)
+	VMOVUPS Y3, 32(BX)
+	VZEROUPPER
+	RET
+
+// func sumProductsAVX2(sum *float32, product *float32, dy *float32, x *float32, n int, mean float32)
+// Requires: AVX
+TEXT ·sumProductsAVX2(SB), NOSPLIT, $0-44
+	MOVQ         dy+16(FP), DI
+	MOVQ         x+24(FP), SI
+	MOVQ         n+32(FP), CX
+	MOVQ         sum+0(FP), BX
+	VMOVUPS      (BX), Y0
+	VMOVUPS      32(BX), Y1
+	MOVQ         product+8(FP), BX
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	VBROADCASTSS mean+40(FP), Y4
+	XORQ         AX, AX
+
+loop:
+	VMOVUPS (DI)(AX*4), Y5
+	VADDPS  Y5, Y0, Y0
+	VMOVUPS (SI)(AX*4), Y6
+	VSUBPS  Y4, Y6, Y6
+	VMULPS  Y6, Y5, Y5
+	VADDPS  Y5, Y2, Y2
+	VMOVUPS 32(DI)(AX*4), Y5
+	VADDPS  Y5, Y1, Y1
+	VMOVUPS 32(SI)(AX*4), Y6
+	VSUBPS  Y4, Y6, Y6
+	VMULPS  Y6, Y5, Y5
+	VADDPS  Y5, Y3, Y3
+	ADDQ    $0x10, AX
+	CMPQ    AX, CX
+	JB      loop
+	MOVQ    sum+0(FP), BX
+	VMOVUPS Y0, (BX)
+	VMOVUPS Y1, 32(BX)
+	MOVQ    product+8(FP), BX
+	VMOVUPS Y2, (BX)
+	VMOVUPS Y3, 32(BX)
+	VZEROUPPER
+	RET
+
 // func maxAVX2(y *float32, tap *uint16, x *float32, s *poolSpan)
 // Requires: AVX, AVX2
 TEXT ·maxAVX2(SB), NOSPLIT, $0-32
 	MOVQ     y+0(FP), DI
 	MOVQ     x+16(FP), SI
-	MOVQ     s+24(FP), AX
 	MOVQ     tap+8(FP), DX
+	VPCMPEQW Y15, Y15, Y15
+	VPABSW   Y15, Y15
+	MOVQ     s+24(FP), AX
 	MOVQ     (AX), R10
 	MOVQ     32(AX), R11
 	SHLQ     $0x02, R11
@@ -6162,8 +6389,6 @@ TEXT ·maxAVX2(SB), NOSPLIT, $0-32
 	MOVQ     16(AX), CX
 	SHLQ     $0x06, CX
 	SUBQ     CX, R9
-	VPCMPEQW Y15, Y15, Y15
-	VPABSW   Y15, Y15
 
 window:
 	MOVQ         SI, R8
@@ -6198,9 +6423,9 @@ tap:
 	VMOVUPS      Y0, (DI)
 	VMOVUPS      Y1, 32(DI)
 	VMOVDQU      Y2, (DX)
+	ADDQ         $0x20, DX
 	LEAQ         (R8)(R11*1), SI
 	ADDQ         $0x40, DI
-	ADDQ         $0x20, DX
 	DECQ         R10
 	JNE          window
 	VZEROUPPER
@@ -6211,8 +6436,10 @@ tap:
 TEXT ·maxGradientAVX2(SB), NOSPLIT, $0-32
 	MOVQ     dy+8(FP), DI
 	MOVQ     dx+0(FP), SI
-	MOVQ     s+24(FP), AX
 	MOVQ     tap+16(FP), DX
+	VPCMPEQW Y15, Y15, Y15
+	VPABSW   Y15, Y15
+	MOVQ     s+24(FP), AX
 	MOVQ     (AX), R10
 	MOVQ     32(AX), R11
 	SHLQ     $0x02, R11
@@ -6221,8 +6448,6 @@ TEXT ·maxGradientAVX2(SB), NOSPLIT, $0-32
 	MOVQ     16(AX), CX
 	SHLQ     $0x06, CX
 	SUBQ     CX, R9
-	VPCMPEQW Y15, Y15, Y15
-	VPABSW   Y15, Y15
 
 window:
 	MOVQ         SI, R8
@@ -6257,11 +6482,101 @@ tap:
 	VPADDW       Y13, Y14, Y14
 	DECQ         BX
 	JNE          row
+	ADDQ         $0x20, DX
 	LEAQ         (R8)(R11*1), SI
 	ADDQ         $0x40, DI
-	ADDQ         $0x20, DX
 	DECQ         R10
 	JNE          window
+	VZEROUPPER
+	RET
+
+// func averageAVX2(y *float32, x *float32, s *poolSpan, divisor float32)
+// Requires: AVX
+TEXT ·averageAVX2(SB), NOSPLIT, $0-28
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	VBROADCASTSS divisor+24(FP), Y2
+	MOVQ         s+16(FP), AX
+	MOVQ         (AX), R10
+	MOVQ         32(AX), R11
+	SHLQ         $0x02, R11
+	MOVQ         24(AX), R9
+	SHLQ         $0x02, R9
+	MOVQ         16(AX), CX
+	SHLQ         $0x06, CX
+	SUBQ         CX, R9
+
+window:
+	MOVQ   SI, R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   8(AX), BX
+
+row:
+	MOVQ 16(AX), CX
+
+tap:
+	VADDPS  (SI), Y0, Y0
+	VADDPS  32(SI), Y1, Y1
+	ADDQ    $0x40, SI
+	DECQ    CX
+	JNE     tap
+	ADDQ    R9, SI
+	DECQ    BX
+	JNE     row
+	VDIVPS  Y2, Y0, Y0
+	VMOVUPS Y0, (DI)
+	VDIVPS  Y2, Y1, Y1
+	VMOVUPS Y1, 32(DI)
+	LEAQ    (R8)(R11*1), SI
+	ADDQ    $0x40, DI
+	DECQ    R10
+	JNE     window
+	VZEROUPPER
+	RET
+
+// func averageGradientAVX2(dx *float32, dy *float32, s *poolSpan, divisor float32)
+// Requires: AVX
+TEXT ·averageGradientAVX2(SB), NOSPLIT, $0-28
+	MOVQ         dy+8(FP), DI
+	MOVQ         dx+0(FP), SI
+	VBROADCASTSS divisor+24(FP), Y2
+	MOVQ         s+16(FP), AX
+	MOVQ         (AX), R10
+	MOVQ         32(AX), R11
+	SHLQ         $0x02, R11
+	MOVQ         24(AX), R9
+	SHLQ         $0x02, R9
+	MOVQ         16(AX), CX
+	SHLQ         $0x06, CX
+	SUBQ         CX, R9
+
+window:
+	MOVQ    SI, R8
+	VMOVUPS (DI), Y0
+	VDIVPS  Y2, Y0, Y0
+	VMOVUPS 32(DI), Y1
+	VDIVPS  Y2, Y1, Y1
+	MOVQ    8(AX), BX
+
+row:
+	MOVQ 16(AX), CX
+
+tap:
+	VADDPS  (SI), Y0, Y3
+	VMOVUPS Y3, (SI)
+	VADDPS  32(SI), Y1, Y3
+	VMOVUPS Y3, 32(SI)
+	ADDQ    $0x40, SI
+	DECQ    CX
+	JNE     tap
+	ADDQ    R9, SI
+	DECQ    BX
+	JNE     row
+	LEAQ    (R8)(R11*1), SI
+	ADDQ    $0x40, DI
+	DECQ    R10
+	JNE     window
 	VZEROUPPER
 	RET
 

@@ -95,24 +95,31 @@ func checkAverage(t *testing.T, c golden.Case, w *Window) {
 }
 
 // Every path gives the bits of the portable one, NaN and zeros of both signs included.
-func TestMaxPoolPaths(t *testing.T) {
+func TestPoolPaths(t *testing.T) {
 	stream := rand.New(rand.NewPCG(1, 1))
 	for range 60 {
-		w := &Window{Planes: 1 + stream.IntN(5), Rows: poolingAxis(stream), Columns: poolingAxis(stream)}
+		w := &Window{Planes: 1 + stream.IntN(5), Rows: poolingAxis(stream), Columns: poolingAxis(stream),
+			CountPadding: stream.IntN(2) == 0, Sum: stream.IntN(3) == 0}
 		x := awkward(stream, w.Planes*w.Rows.In*w.Columns.In*Lanes)
 		dy := awkward(stream, w.Planes*w.Rows.Out*w.Columns.Out*Lanes)
 		type result struct {
-			y, dx []float32
-			tap   []uint16
+			y, dx, average, spread []float32
+			tap                    []uint16
 		}
 		run := func() (r result) {
 			y, yIntact := guarded(t, len(dy))
 			dx, dxIntact := guarded(t, len(x))
-			r = result{y, dx, make([]uint16, len(dy)+1)[1:]}
+			average, averageIntact := guarded(t, len(dy))
+			spread, spreadIntact := guarded(t, len(x))
+			r = result{y, dx, average, spread, make([]uint16, len(dy)+1)[1:]}
 			w.Max(r.y, r.tap, x)
 			w.MaxGradient(r.dx, dy, r.tap)
+			w.Average(r.average, x)
+			w.AverageGradient(r.spread, dy)
 			yIntact()
 			dxIntact()
+			averageIntact()
+			spreadIntact()
 			return r
 		}
 		var want result
@@ -122,6 +129,8 @@ func TestMaxPoolPaths(t *testing.T) {
 			note := fmt.Sprintf("%+v", *w)
 			requireSame(t, want.y, got.y, "y of "+note)
 			requireSame(t, want.dx, got.dx, "dx of "+note)
+			requireSame(t, want.average, got.average, "average of "+note)
+			requireSame(t, want.spread, got.spread, "spread gradient of "+note)
 			require.Equal(t, want.tap, got.tap, note)
 		})
 	}

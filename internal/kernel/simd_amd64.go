@@ -152,3 +152,72 @@ func (s *poolSpan) maxGradientSIMD(dx, dy *float32, tap *uint16) bool {
 	maxGradientAVX2(dx, dy, tap, s)
 	return true
 }
+
+func (s *poolSpan) averageSIMD(y, x *float32, divisor float32) bool {
+	if live == portable {
+		return false
+	}
+	averageAVX2(y, x, s, divisor)
+	return true
+}
+
+func (s *poolSpan) averageGradientSIMD(dx, dy *float32, divisor float32) bool {
+	if live == portable {
+		return false
+	}
+	averageGradientAVX2(dx, dy, s, divisor)
+	return true
+}
+
+func addSIMD(y []float32, x [][]float32, from, to int) int {
+	n := vectors(to - from)
+	if n > 0 {
+		addAVX2(&y[0], &x[0], len(x), n, from)
+	}
+	return n
+}
+
+func finiteSIMD(x []float32) (n int, ok bool) {
+	n = vectors(len(x))
+	return n, n == 0 || finiteAVX2(&x[0], n)
+}
+
+func absolutesSIMD(lanes *[Lanes]float64, x []float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		absolutesAVX2(&lanes[0], &x[0], n)
+	}
+	return n
+}
+
+func affineSIMD(y, x []float32, scale, offset float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		affineAVX2(&y[0], &x[0], n, scale, offset)
+	}
+	return n
+}
+
+func inputGradientSIMD(dx, dy, x []float32, scale, slope, offset float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		inputGradientAVX2(&dx[0], &dy[0], &x[0], n, scale, slope, offset)
+	}
+	return n
+}
+
+func sumSquaresSIMD(sum, squares *[Lanes]float32, x []float32, origin float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		sumSquaresAVX2(&sum[0], &squares[0], &x[0], n, origin)
+	}
+	return n
+}
+
+func sumProductsSIMD(sum, product *[Lanes]float32, dy, x []float32, mean float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		sumProductsAVX2(&sum[0], &product[0], &dy[0], &x[0], n, mean)
+	}
+	return n
+}

@@ -31,3 +31,21 @@ func (e *extremes) scanSIMD(x []float32) int { return 0 }
 func (s *poolSpan) maxSIMD(y *float32, tap *uint16, x *float32) bool { return false }
 
 func (s *poolSpan) maxGradientSIMD(dx, dy *float32, tap *uint16) bool { return false }
+
+func (s *poolSpan) averageSIMD(y, x *float32, divisor float32) bool { return false }
+
+func (s *poolSpan) averageGradientSIMD(dx, dy *float32, divisor float32) bool { return false }
+
+func addSIMD(y []float32, x [][]float32, from, to int) int { return 0 }
+
+func finiteSIMD(x []float32) (n int, ok bool) { return 0, true }
+
+func absolutesSIMD(lanes *[Lanes]float64, x []float32) int { return 0 }
+
+func affineSIMD(y, x []float32, scale, offset float32) int { return 0 }
+
+func inputGradientSIMD(dx, dy, x []float32, scale, slope, offset float32) int { return 0 }
+
+func sumSquaresSIMD(sum, squares *[Lanes]float32, x []float32, origin float32) int { return 0 }
+
+func sumProductsSIMD(sum, product *[Lanes]float32, dy, x []float32, mean float32) int { return 0 }

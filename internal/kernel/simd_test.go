@@ -89,6 +89,15 @@ func random(stream *rand.Rand, n int) []float32 {
 	return v
 }
 
+// even is n floats between -1/2 and 1/2 that depend on no mathematical function of the machine.
+func even(stream *rand.Rand, n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = stream.Float32() - 0.5
+	}
+	return v
+}
+
 // awkward is random with zeros of both signs, subnormal and huge numbers, infinities and NaN among them.
 func awkward(stream *rand.Rand, n int) []float32 {
 	v := random(stream, n)

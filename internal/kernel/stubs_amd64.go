@@ -64,6 +64,41 @@ func laneSumsAVX2(lanes *float32, x *float32, n int, step int)
 //go:noescape
 func scanAVX2(e *extremes, x *float32, n int)
 
+// addAVX2 is Add of n elements, a multiple of 16, from the given one on, with at least one term.
+//
+//go:noescape
+func addAVX2(y *float32, terms *[]float32, count int, n int, from int)
+
+// finiteAVX2 is finite of n elements, a multiple of 16.
+//
+//go:noescape
+func finiteAVX2(x *float32, n int) (all bool)
+
+// absolutesAVX2 adds to lanes the magnitudes of n elements, a multiple of 16.
+//
+//go:noescape
+func absolutesAVX2(lanes *float64, x *float32, n int)
+
+// affineAVX2 is y = fma(x, scale, offset) for n elements, a multiple of 16.
+//
+//go:noescape
+func affineAVX2(y *float32, x *float32, n int, scale float32, offset float32)
+
+// inputGradientAVX2 is dx = fma(dy, scale, fma(x, slope, offset)) for n elements, a multiple of 16.
+//
+//go:noescape
+func inputGradientAVX2(dx *float32, dy *float32, x *float32, n int, scale float32, slope float32, offset float32)
+
+// sumSquaresAVX2 is sumSquares of n elements, a multiple of 16.
+//
+//go:noescape
+func sumSquaresAVX2(sum *float32, squares *float32, x *float32, n int, origin float32)
+
+// sumProductsAVX2 is sumProducts of n elements, a multiple of 16.
+//
+//go:noescape
+func sumProductsAVX2(sum *float32, product *float32, dy *float32, x *float32, n int, mean float32)
+
 // maxAVX2 is poolSpan.max.
 //
 //go:noescape
@@ -73,6 +108,16 @@ func maxAVX2(y *float32, tap *uint16, x *float32, s *poolSpan)
 //
 //go:noescape
 func maxGradientAVX2(dx *float32, dy *float32, tap *uint16, s *poolSpan)
+
+// averageAVX2 is poolSpan.average.
+//
+//go:noescape
+func averageAVX2(y *float32, x *float32, s *poolSpan, divisor float32)
+
+// averageGradientAVX2 is poolSpan.averageGradient.
+//
+//go:noescape
+func averageGradientAVX2(dx *float32, dy *float32, s *poolSpan, divisor float32)
 
 // probeAVX512 does rounds times 12 multiply-adds of vectors, for measuring the machine's peak.
 func probeAVX512(rounds int)

@@ -16,6 +16,13 @@ func Dense(n int) Extent { return Extent{Full: n} }
 
 func (e Extent) has(i int) bool { return i < e.Full || i%Lanes < e.Lanes }
 
+// count is how many of n elements are there.
+func (e Extent) count(n int) int {
+	upTo := func(n int) int { return n/Lanes*e.Lanes + min(n%Lanes, e.Lanes) }
+	full := min(e.Full, n)
+	return full + upTo(n) - upTo(full)
+}
+
 // Range returns the smallest and the largest element, zeros as +0; both are 0 where there is none. A NaN anywhere makes
 // both NaN.
 func Range(x []float32, e Extent) (low, high float32) {
@@ -78,19 +85,33 @@ func (e *extremes) add(l int, v float32) {
 
 // MeanAbsolute returns the mean of |x|: float64 lane sums over each chunk, halved, chunks added in order.
 func MeanAbsolute(x []float32, e Extent) float64 {
-	sum, count := 0.0, 0
-	for from := 0; from < len(x); from += chunk {
-		var lanes [Lanes]float64
-		for i := from; i < min(len(x), from+chunk); i++ {
-			if e.has(i) {
-				lanes[i%Lanes] += float64(max(x[i], -x[i]))
-				count++
-			}
-		}
-		sum += halve(&lanes)
+	sums := make([]float64, ceil(len(x), chunk))
+	chunks(len(x), func(from, to int) {
+		full := min(max(e.Full, from), to)
+		var all, some [Lanes]float64
+		absolutes(&all, x[from:full], 0)
+		some = all
+		absolutes(&some, x[full:to], full)
+		copy(all[:e.Lanes], some[:]) // the other lanes are padding from here on
+		sums[from/chunk] = halve(&all)
+	})
+	sum := 0.0
+	for _, s := range sums {
+		sum += s
 	}
-	if count == 0 {
-		return 0
+	if count := e.count(len(x)); count > 0 {
+		return sum / float64(count)
 	}
-	return sum / float64(count)
+	return 0
+}
+
+// absolutes adds |x| lane by lane, x being what lies from an element on.
+func absolutes(lanes *[Lanes]float64, x []float32, from int) {
+	i := 0
+	if from%Lanes == 0 {
+		i = absolutesSIMD(lanes, x)
+	}
+	for ; i < len(x); i++ {
+		lanes[(from+i)%Lanes] += float64(max(x[i], -x[i]))
+	}
 }

@@ -78,18 +78,58 @@ func TestMeanAbsolute(t *testing.T) {
 	require.Zero(t, MeanAbsolute(x, Extent{}))
 }
 
+// Every path adds up the magnitudes that the extent has, chunk by chunk, NaN elsewhere or not.
+func TestMeanAbsolutePaths(t *testing.T) {
+	stream := rand.New(rand.NewPCG(1, 1))
+	for _, n := range []int{0, 1, 15, 16, 17, 100, chunk, chunk + 3, 3*chunk + 16} {
+		for _, e := range []Extent{Dense(n), {Full: n / 32 * 16, Lanes: stream.IntN(16)}, {Lanes: 3}, {Full: n / 2, Lanes: 5}, {Full: 2 * n}} {
+			x := random(stream, n)
+			var sums []float64
+			count := 0
+			for i, v := range x {
+				if i%chunk == 0 {
+					sums = append(sums, make([]float64, Lanes)...)
+				}
+				if !e.has(i) {
+					x[i] = float32(math.NaN())
+					continue
+				}
+				sums[i/chunk*Lanes+i%Lanes] += math.Abs(float64(v))
+				count++
+			}
+			want := 0.0
+			for i := 0; i < len(sums); i += Lanes {
+				want += halve((*[Lanes]float64)(sums[i:]))
+			}
+			onEveryPath(t, func(t *testing.T) {
+				require.Equal(t, want/float64(max(1, count)), MeanAbsolute(x, e), "%d elements, %+v", n, e)
+			})
+		}
+	}
+}
+
 func TestImages(t *testing.T) {
 	require.Equal(t, Extent{Full: 32 * 7, Lanes: 1}, Images(33, 7))
 	require.Equal(t, Extent{Full: 32 * 7}, Images(32, 7))
 }
 
 func TestFinite(t *testing.T) {
-	x := make([]float32, 100)
-	require.True(t, Finite(x))
-	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
-		x[99] = float32(v)
-		require.False(t, Finite(x), "%v", v)
-	}
-	x[99] = math.MaxFloat32
-	require.True(t, Finite(x))
+	onEveryPath(t, func(t *testing.T) {
+		for _, n := range []int{1, 16, 37, chunk + 35} {
+			x := make([]float32, n)
+			for i := range x {
+				x[i] = []float32{math.MaxFloat32, -math.MaxFloat32, 0, float32(math.Copysign(0, -1)), 1e-45}[i%5]
+			}
+			require.True(t, Finite(x))
+			for _, at := range []int{0, n / 2, max(0, n-17), n - 1} {
+				was := x[at]
+				for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+					x[at] = float32(v)
+					require.False(t, Finite(x), "%v at %d of %d", v, at, n)
+				}
+				x[at] = was
+			}
+		}
+		require.True(t, Finite(nil))
+	})
 }

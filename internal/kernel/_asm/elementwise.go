@@ -25,12 +25,15 @@ func elementwise() {
 	step()
 	laneSums()
 	scan()
+	add()
+	finite()
+	absolutes()
 }
 
 // loop starts a function over n elements, a multiple of 16, of the slices named, and calls body with the places of
 // eight at a time.
 func loop(name, doc, signature string, slices []string, prepare func(), body func(at []Mem, half int), finish func()) {
-	TEXT(name, NOSPLIT, "func("+signature+")")
+	TEXT(name, NOSPLIT, "func"+signature)
 	Doc(doc)
 	Pragma("noescape")
 	pointers := []GPPhysical{RDI, RSI, RDX}[:len(slices)]
@@ -62,7 +65,7 @@ const Lanes = 16
 func nothing() {}
 
 func relu() {
-	loop("reluAVX2", "reluAVX2 is ReLU of n elements, a multiple of 16.", "y, x *float32, n int", []string{"y", "x"},
+	loop("reluAVX2", "reluAVX2 is ReLU of n elements, a multiple of 16.", "(y, x *float32, n int)", []string{"y", "x"},
 		func() { VXORPS(Y0, Y0, Y0) },
 		func(at []Mem, _ int) {
 			VMAXPS(at[1], Y0, Y1) // the second operand, x, where it is NaN or both are zeros
@@ -71,7 +74,7 @@ func relu() {
 }
 
 func reluGradient() {
-	loop("reluGradientAVX2", "reluGradientAVX2 is ReLUGradient of n elements, a multiple of 16.", "dx, dy, x *float32, n int",
+	loop("reluGradientAVX2", "reluGradientAVX2 is ReLUGradient of n elements, a multiple of 16.", "(dx, dy, x *float32, n int)",
 		[]string{"dx", "dy", "x"},
 		func() { VXORPS(Y0, Y0, Y0) },
 		func(at []Mem, _ int) {
@@ -109,7 +112,7 @@ func round(x Mem, v, r VecPhysical) {
 
 func levels() {
 	q := quantizer
-	loop("levelsAVX2", "levelsAVX2 is rounding.level of n elements, a multiple of 16.", "y, x *float32, n int, q *rounding",
+	loop("levelsAVX2", "levelsAVX2 is rounding.level of n elements, a multiple of 16.", "(y, x *float32, n int, q *rounding)",
 		[]string{"y", "x"},
 		func() {
 			loadQuantizer()
@@ -127,7 +130,7 @@ func levels() {
 func gradient() {
 	q := quantizer
 	loop("gradientAVX2", "gradientAVX2 is Uniform.Gradient of n elements, a multiple of 16.",
-		"dx, dy, x *float32, n int, q *rounding", []string{"dx", "dy", "x"}, loadQuantizer,
+		"(dx, dy, x *float32, n int, q *rounding)", []string{"dx", "dy", "x"}, loadQuantizer,
 		func(at []Mem, _ int) {
 			round(at[2], Y1, Y2)
 			VCMPPS(Imm(greaterEqual), q.low, Y2, Y3)
@@ -138,21 +141,36 @@ func gradient() {
 		}, nothing)
 }
 
-// step keeps the sixteen float64 lane sums in four registers.
+// wideSums holds sixteen float64 lane sums.
+var wideSums = []VecPhysical{Y6, Y7, Y8, Y9}
+
+// eachWideSum moves between the registers of wideSums and the array behind the parameter lanes.
+func eachWideSum(move func(sum VecPhysical, at Mem)) {
+	Load(Param("lanes"), RBX)
+	for i, s := range wideSums {
+		move(s, Mem{Base: RBX, Disp: 32 * i})
+	}
+}
+
+// addWide widens the eight floats in x, which it destroys with y, and adds them to half of wideSums.
+func addWide(x, y VecPhysical, half int) {
+	for i := range 2 {
+		if i == 1 {
+			VEXTRACTF128(Imm(1), x, x.AsX())
+		}
+		sum := wideSums[2*half+i]
+		VCVTPS2PD(x.AsX(), y)
+		VADDPD(y, sum, sum)
+	}
+}
+
 func step() {
 	q := quantizer
-	sums := []VecPhysical{Y6, Y7, Y8, Y9}
-	each := func(do func(sum VecPhysical, at Mem)) {
-		Load(Param("lanes"), RBX)
-		for i, s := range sums {
-			do(s, Mem{Base: RBX, Disp: 32 * i})
-		}
-	}
 	loop("stepAVX2", "stepAVX2 is rounding.stepChunk of n elements, a multiple of 16, adding to lanes; exact is 0 or 1.",
-		"lanes *float64, dx, dy, x *float32, n int, q *rounding, exact int", []string{"dx", "dy", "x"},
+		"(lanes *float64, dx, dy, x *float32, n int, q *rounding, exact int)", []string{"dx", "dy", "x"},
 		func() {
 			loadQuantizer()
-			each(func(sum VecPhysical, at Mem) { VMOVUPD(at, sum) })
+			eachWideSum(func(sum VecPhysical, at Mem) { VMOVUPD(at, sum) })
 			Load(Param("exact"), R8)
 		},
 		func(at []Mem, half int) {
@@ -172,13 +190,9 @@ func step() {
 			VMULPS(Y1, Y3, Y3)
 			VANDNPS(Y1, Y2, Y1)
 			VMOVUPS(Y1, at[0])
-			VCVTPS2PD(X3, Y4)
-			VADDPD(Y4, sums[2*half], sums[2*half])
-			VEXTRACTF128(Imm(1), Y3, X3)
-			VCVTPS2PD(X3, Y4)
-			VADDPD(Y4, sums[2*half+1], sums[2*half+1])
+			addWide(Y3, Y4, half)
 		},
-		func() { each(func(sum VecPhysical, at Mem) { VMOVUPD(sum, at) }) })
+		func() { eachWideSum(func(sum VecPhysical, at Mem) { VMOVUPD(sum, at) }) })
 }
 
 func laneSums() {
@@ -216,7 +230,7 @@ func scan() {
 		}
 	}
 	loop("scanAVX2", "scanAVX2 is extremes.add of n elements, a multiple of 16; a lane's NaN may be another.",
-		"e *extremes, x *float32, n int", []string{"x"},
+		"(e *extremes, x *float32, n int)", []string{"x"},
 		func() { each(func(r VecPhysical, at Mem) { VMOVUPS(at, r) }) },
 		func(at []Mem, half int) {
 			low, high, nan := fields[0][half], fields[1][half], fields[2][half]
@@ -227,4 +241,73 @@ func scan() {
 			VORPS(Y7, nan, nan)
 		},
 		func() { each(func(r VecPhysical, at Mem) { VMOVUPS(r, at) }) })
+}
+
+// add goes over the terms anew for every vector, so that y may be any of them.
+func add() {
+	TEXT("addAVX2", NOSPLIT, "func(y *float32, terms *[]float32, count, n, from int)")
+	Doc("addAVX2 is Add of n elements, a multiple of 16, from the given one on, with at least one term.")
+	Pragma("noescape")
+	y, terms, count, n, i := RDI, RSI, RDX, RCX, RAX
+	for _, p := range []struct {
+		name string
+		to   Register
+	}{{"y", y}, {"terms", terms}, {"count", count}, {"n", n}, {"from", i}} {
+		MOVQ(address(Param(p.name)), p.to)
+	}
+	LEAQ(Mem{Base: count, Index: count, Scale: 2}, count) // a slice is three words, its address the first
+	SHLQ(Imm(3), count)
+	ADDQ(i, n)
+	Label("loop")
+	MOVQ(Mem{Base: terms}, RBX)
+	VMOVUPS(Mem{Base: RBX, Index: i, Scale: 4}, Y0)
+	VMOVUPS(Mem{Base: RBX, Index: i, Scale: 4, Disp: 32}, Y1)
+	MOVQ(U32(24), R8)
+	CMPQ(R8, count)
+	JAE(LabelRef("done"))
+	Label("term")
+	MOVQ(Mem{Base: terms, Index: R8, Scale: 1}, RBX)
+	VADDPS(Mem{Base: RBX, Index: i, Scale: 4}, Y0, Y0)
+	VADDPS(Mem{Base: RBX, Index: i, Scale: 4, Disp: 32}, Y1, Y1)
+	ADDQ(Imm(24), R8)
+	CMPQ(R8, count)
+	JB(LabelRef("term"))
+	Label("done")
+	VMOVUPS(Y0, Mem{Base: y, Index: i, Scale: 4})
+	VMOVUPS(Y1, Mem{Base: y, Index: i, Scale: 4, Disp: 32})
+	ADDQ(Imm(Lanes), i)
+	CMPQ(i, n)
+	JB(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// finite gathers the bits of x-x, which is +0 for a number and NaN for the rest.
+func finite() {
+	loop("finiteAVX2", "finiteAVX2 is finite of n elements, a multiple of 16.", "(x *float32, n int) (all bool)", []string{"x"},
+		func() { VXORPS(Y0, Y0, Y0) },
+		func(at []Mem, _ int) {
+			VMOVUPS(at[0], Y1)
+			VSUBPS(Y1, Y1, Y1)
+			VORPS(Y1, Y0, Y0)
+		},
+		func() {
+			VPTEST(Y0, Y0)
+			SETEQ(address(Return("all")))
+		})
+}
+
+func absolutes() {
+	loop("absolutesAVX2", "absolutesAVX2 adds to lanes the magnitudes of n elements, a multiple of 16.",
+		"(lanes *float64, x *float32, n int)", []string{"x"},
+		func() {
+			eachWideSum(func(sum VecPhysical, at Mem) { VMOVUPD(at, sum) })
+			VPCMPEQD(Y0, Y0, Y0)
+			VPSRLD(Imm(1), Y0, Y0) // all bits but the sign
+		},
+		func(at []Mem, half int) {
+			VANDPS(at[0], Y0, Y1)
+			addWide(Y1, Y2, half)
+		},
+		func() { eachWideSum(func(sum VecPhysical, at Mem) { VMOVUPD(sum, at) }) })
 }

@@ -22,6 +22,7 @@ func main() {
 	outers(avx2)
 	halve()
 	elementwise()
+	batchNorm()
 	pools()
 	probe(avx512)
 	probe(avx2)

@@ -17,43 +17,59 @@ var tapNumber, tapOne = Y14, Y15
 func pools() {
 	maxPool()
 	maxPoolGradient()
+	averagePool()
+	averagePoolGradient()
 }
 
-// windows writes the loops over windows and their taps: body is called with the place of a tap.
-func windows(begin func(), body func(x Mem), end func()) {
+// numberedWindows is windows with the number of the current tap in tapNumber and the place of the window's in r.tap.
+func numberedWindows(begin func(), body func(x Mem), end func()) {
+	r := poolRegisters
+	Load(Param("tap"), r.tap)
+	VPCMPEQW(tapOne, tapOne, tapOne)
+	VPABSW(tapOne, tapOne)
+	windows(func() {
+		VPBROADCASTW(field("s", r.span, "tap"), tapNumber)
+		begin()
+	}, func(x Mem) {
+		body(x)
+		VPADDW(tapOne, tapNumber, tapNumber)
+	}, func() {
+		VPBROADCASTW(field("s", r.span, "tapSkip"), Y13)
+		VPADDW(Y13, tapNumber, tapNumber)
+	}, func() {
+		end()
+		ADDQ(Imm(32), r.tap)
+	})
+}
+
+// windows writes the loops over windows and their taps: body is called with the place of a tap, row behind a row of them.
+func windows(begin func(), body func(x Mem), row, end func()) {
 	r := poolRegisters
 	Load(Param("s"), r.span)
-	Load(Param("tap"), r.tap)
 	MOVQ(field("s", r.span, "count"), r.count)
 	stride(field("s", r.span, "xStep"), r.step)
 	stride(field("s", r.span, "xRow"), r.xRow)
 	MOVQ(field("s", r.span, "columns"), r.columns)
 	SHLQ(Imm(6), r.columns)
 	SUBQ(r.columns, r.xRow) // from behind the last tap of a row to the first of the next
-	VPCMPEQW(tapOne, tapOne, tapOne)
-	VPABSW(tapOne, tapOne)
 	Label("window")
 	MOVQ(r.x, r.first)
-	VPBROADCASTW(field("s", r.span, "tap"), tapNumber)
 	begin()
 	MOVQ(field("s", r.span, "rows"), r.rows)
 	Label("row")
 	MOVQ(field("s", r.span, "columns"), r.columns)
 	Label("tap")
 	body(Mem{Base: r.x})
-	VPADDW(tapOne, tapNumber, tapNumber)
 	ADDQ(Imm(64), r.x)
 	DECQ(r.columns)
 	JNE(LabelRef("tap"))
 	ADDQ(r.xRow, r.x)
-	VPBROADCASTW(field("s", r.span, "tapSkip"), Y13)
-	VPADDW(Y13, tapNumber, tapNumber)
+	row()
 	DECQ(r.rows)
 	JNE(LabelRef("row"))
 	end()
 	LEAQ(Mem{Base: r.first, Index: r.step, Scale: 1}, r.x)
 	ADDQ(Imm(64), r.y)
-	ADDQ(Imm(32), r.tap)
 	DECQ(r.count)
 	JNE(LabelRef("window"))
 	VZEROUPPER()
@@ -67,7 +83,7 @@ func maxPool() {
 	Pragma("noescape")
 	Load(Param("y"), r.y)
 	Load(Param("x"), r.x)
-	windows(func() {
+	numberedWindows(func() {
 		VMOVUPS(Mem{Base: r.x}, Y0)
 		VMOVUPS(Mem{Base: r.x, Disp: 32}, Y1)
 		VMOVDQA(tapNumber, Y2)
@@ -95,7 +111,7 @@ func maxPoolGradient() {
 	Pragma("noescape")
 	Load(Param("dy"), r.y)
 	Load(Param("dx"), r.x)
-	windows(func() {
+	numberedWindows(func() {
 		VMOVUPS(Mem{Base: r.y}, Y0)
 		VMOVUPS(Mem{Base: r.y, Disp: 32}, Y1)
 		VMOVDQU(Mem{Base: r.tap}, Y2)
@@ -112,4 +128,48 @@ func maxPoolGradient() {
 			VMOVUPS(Y6, at)
 		}
 	}, func() {})
+}
+
+func averagePool() {
+	r := poolRegisters
+	TEXT("averageAVX2", NOSPLIT, "func(y, x *float32, s *poolSpan, divisor float32)")
+	Doc("averageAVX2 is poolSpan.average.")
+	Pragma("noescape")
+	Load(Param("y"), r.y)
+	Load(Param("x"), r.x)
+	constants([]string{"divisor"}, Y2)
+	windows(func() {
+		VXORPS(Y0, Y0, Y0)
+		VXORPS(Y1, Y1, Y1)
+	}, func(x Mem) {
+		VADDPS(x, Y0, Y0)
+		VADDPS(x.Offset(32), Y1, Y1)
+	}, nothing, func() {
+		for i, sum := range []VecPhysical{Y0, Y1} {
+			VDIVPS(Y2, sum, sum)
+			VMOVUPS(sum, Mem{Base: r.y, Disp: 32 * i})
+		}
+	})
+}
+
+func averagePoolGradient() {
+	r := poolRegisters
+	TEXT("averageGradientAVX2", NOSPLIT, "func(dx, dy *float32, s *poolSpan, divisor float32)")
+	Doc("averageGradientAVX2 is poolSpan.averageGradient.")
+	Pragma("noescape")
+	Load(Param("dy"), r.y)
+	Load(Param("dx"), r.x)
+	constants([]string{"divisor"}, Y2)
+	shares := []VecPhysical{Y0, Y1}
+	windows(func() {
+		for i, share := range shares {
+			VMOVUPS(Mem{Base: r.y, Disp: 32 * i}, share)
+			VDIVPS(Y2, share, share)
+		}
+	}, func(x Mem) {
+		for i, share := range shares {
+			VADDPS(x.Offset(32*i), share, Y3)
+			VMOVUPS(Y3, x.Offset(32*i))
+		}
+	}, nothing, nothing)
 }

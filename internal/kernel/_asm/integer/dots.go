@@ -17,14 +17,14 @@ type dots struct {
 	parts   int    // registers that a vector of outputs takes
 	step    int    // bytes of packed weights that a vector takes for four inputs
 	sums    []VecPhysical
-	move    func(...Op) // of a whole register
-	prepare func()      // before the loops
+	move    func(from, to Op) // of a whole register
+	prepare func()            // before the loops
 	tap     func(d *dots, vectors, pixels int)
 }
 
 var (
 	vnni512 = dots{name: "VNNI512", weights: "int8", pixels: []int{12, 12, 6, 6}, parts: 1, step: 64, sums: zmm,
-		move: VMOVDQU64, prepare: func() {}, tap: tap512}
+		move: func(from, to Op) { VMOVDQU64(from, to) }, prepare: func() {}, tap: tap512}
 	vnni256 = dots{name: "VNNI256", weights: "int8", pixels: []int{6}, parts: 2, step: 64, sums: ymm,
 		move: VMOVDQU, prepare: func() {}, tap: tap256}
 	avx2 = dots{name: "AVX2", weights: "int16", pixels: []int{4}, parts: 2, step: 128, sums: ymm,
@@ -122,7 +122,7 @@ func (d *dots) tile(vectors, pixels int) {
 		}
 	}
 	advance(Imm(4))
-	ADDQ(Imm(uint64(d.step*vectors)), weight)
+	ADDQ(U32(d.step*vectors), weight)
 	DECQ(quads)
 	JNE(LabelRef(label("quad", vectors, pixels)))
 	advance(toColumn)

@@ -23,11 +23,12 @@ var (
 	output, outputPixel, outputs = RDI, R8, R9 // outputs is where the pixel's begin
 	at, sumAt                    = R10, R11    // distances in bytes of group and pixel from a plane's first sum
 	pixelsLeft, groupsLeft       = R12, R13
+	group                        = R14 // the group's numbers, kept over the loop of its planes
 	plane, planesLeft, planeSums = RBX, RCX, RDX
 )
 
-// requantization writes the loops around group, which does 16 channels of a pixel, in wide or narrow form.
-func requantization(name string, narrow bool, body func(element int)) {
+// requantization writes the loops around body, which does 16 channels of a pixel and stores elements of so many bytes.
+func requantization(name string, narrow bool, before func(), body func(element int)) {
 	element, kind := 4, "int32"
 	if narrow {
 		element, kind = 1, "uint8"
@@ -42,9 +43,9 @@ func requantization(name string, narrow bool, body func(element int)) {
 	if !narrow {
 		SHLQ(Imm(2), outputPixel)
 	}
+	before()
 	MOVQ(field("r", job, "pixels"), pixelsLeft)
 	XORQ(sumAt, sumAt)
-	body(0)
 	Label("pixel")
 	MOVQ(first, numbers)
 	MOVQ(outputs, output)
@@ -66,14 +67,14 @@ func requantization(name string, narrow bool, body func(element int)) {
 	RET()
 }
 
-// planeLoop adds the planes' products to the biases in even and odd; load fetches sums, multiply adds them.
+// planeLoop writes the loop over planes around body, which adds the products of a plane's sums and multipliers.
 func planeLoop(body func(sums, multipliers Mem)) {
-	LEAQ(field("r", job, "sums"), plane)
+	LEAQ(address(Param("r").Dereference(job).Field("sums").Index(0)), plane)
 	Label("plane")
 	MOVQ(Mem{Base: plane}, planeSums)
 	body(Mem{Base: planeSums, Index: at, Scale: 1}, Mem{Base: numbers, Disp: multiplierAt})
 	ADDQ(Imm(8), plane)
-	ADDQ(Imm(numberBytes), numbers)
+	ADDQ(U32(numberBytes), numbers)
 	DECQ(planesLeft)
 	JNE(LabelRef("plane"))
 }
@@ -84,21 +85,19 @@ func requantize512() {
 		if narrow {
 			name = "requantizeNarrowAVX512"
 		}
-		requantization(name, narrow, group512)
+		requantization(name, narrow, before512, group512)
 	}
+}
+
+func before512() {
+	VPBROADCASTQ(field("r", job, "min"), Z6)
+	VPBROADCASTQ(field("r", job, "max"), Z7)
+	MOVL(U32(0xAAAA), RBX.As32())
+	KMOVW(RBX.As32(), K1)
 }
 
 func group512(element int) {
 	even, odd := Z0, Z1
-	low, high := Z6, Z7
-	if element == 0 { // before the loops
-		VPBROADCASTQ(field("r", job, "min"), low)
-		VPBROADCASTQ(field("r", job, "max"), high)
-		MOVL(Imm(0xAAAA), RBX.As32())
-		KMOVW(RBX.As32(), K1)
-		return
-	}
-	half := func(at, odd int) Mem { return Mem{Base: plane, Disp: at + 64*odd} }
 	VMOVDQU64(Mem{Base: numbers, Disp: biasAt}, even)
 	VMOVDQU64(Mem{Base: numbers, Disp: biasAt + 64}, odd)
 	MOVQ(numbers, group)
@@ -110,17 +109,17 @@ func group512(element int) {
 		VPADDQ(Z3, even, even)
 		VPADDQ(Z2, odd, odd)
 	})
-	MOVQ(group, plane)
 	for i, v := range []VecPhysical{even, odd} {
-		VMOVDQU64(half(shiftAt, i), Z4)
+		number := func(at int) Mem { return Mem{Base: group, Disp: at + 64*i} }
+		VMOVDQU64(number(shiftAt), Z4)
 		VPSRLVQ(Z4, v, Z3)
-		VPADDQ(half(halfAt, i), v, v)
-		VPANDQ(half(oneAt, i), Z3, Z3)
+		VPADDQ(number(halfAt), v, v)
+		VPANDQ(number(oneAt), Z3, Z3)
 		VPADDQ(Z3, v, v)
 		VPSRLVQ(Z4, v, v)
-		VPADDQ(half(zeroAt, i), v, v)
-		VPMAXSQ(low, v, v)
-		VPMINSQ(high, v, v)
+		VPADDQ(number(zeroAt), v, v)
+		VPMAXSQ(Z6, v, v)
+		VPMINSQ(Z7, v, v)
 	}
 	VPSLLQ(Imm(32), odd, odd)
 	VMOVDQA32(odd, K1, even)
@@ -129,11 +128,8 @@ func group512(element int) {
 	} else {
 		VMOVDQU64(even, Mem{Base: output})
 	}
-	ADDQ(Imm(multiplierAt), numbers)
+	ADDQ(U32(multiplierAt), numbers)
 }
-
-// group keeps the place of a group's numbers over the loop of its planes.
-var group = R14
 
 func requantize256() {
 	for _, narrow := range []bool{true, false} {
@@ -141,19 +137,18 @@ func requantize256() {
 		if narrow {
 			name = "requantizeNarrowAVX2"
 		}
-		requantization(name, narrow, group256)
+		requantization(name, narrow, before256, group256)
 	}
+}
+
+func before256() {
+	VPBROADCASTQ(field("r", job, "min"), Y6)
+	VPBROADCASTQ(field("r", job, "max"), Y7)
 }
 
 // group256 does the same in registers of half the size: Y0 and Y1 are even and odd of the lower eight channels, Y2 and Y3 of the
 // upper.
 func group256(element int) {
-	low, high := Y6, Y7
-	if element == 0 { // before the loops
-		VPBROADCASTQ(field("r", job, "min"), low)
-		VPBROADCASTQ(field("r", job, "max"), high)
-		return
-	}
 	v := ymm[:4]
 	place := func(i int) int { return i%2*64 + i/2*32 }
 	for i := range v {
@@ -179,10 +174,10 @@ func group256(element int) {
 		VPADDQ(Y5, v[i], v[i])
 		VPSRLVQ(Y4, v[i], v[i])
 		VPADDQ(number(zeroAt), v[i], v[i])
-		VPCMPGTQ(v[i], low, Y5)
-		VBLENDVPD(Y5, low, v[i], v[i])
-		VPCMPGTQ(high, v[i], Y5)
-		VBLENDVPD(Y5, high, v[i], v[i])
+		VPCMPGTQ(v[i], Y6, Y5)
+		VPBLENDVB(Y5, Y6, v[i], v[i])
+		VPCMPGTQ(Y7, v[i], Y5)
+		VPBLENDVB(Y5, Y7, v[i], v[i])
 	}
 	for half := range 2 {
 		VPSLLQ(Imm(32), v[2*half+1], v[2*half+1])
@@ -198,13 +193,13 @@ func group256(element int) {
 		VPACKUSWB(X1, X0, X0)
 		VMOVDQU(X0, Mem{Base: output})
 	}
-	ADDQ(Imm(multiplierAt), numbers)
+	ADDQ(U32(multiplierAt), numbers)
 }
 
 // largest writes the maximum of bytes.
 func largest() {
 	TEXT("largestAVX2", NOSPLIT, "func(y, x *uint8, n int)")
-	Doc("largestAVX2 is Largest of n bytes, a multiple of 32.")
+	Doc("largestAVX2 is LargestBytes of n bytes, a multiple of 32.")
 	Pragma("noescape")
 	Load(Param("y"), RDI)
 	Load(Param("x"), RSI)
