@@ -277,21 +277,40 @@ func (f *requantize) Forward(y []float32, x [][]float32) error {
 	}
 	inputs, factors := f.integers(y, x[0])
 	spatial := f.shape.Height * f.shape.Width * kernel.Lanes
+	plain := len(inputs) == 1 && len(inputs[0]) == 1 && factors[0][0] == 1 && f.requantizer != nil
 	kernel.Parallel(len(y)/spatial, func(plane int) {
-		channel := plane % f.shape.Channels
-		acc := make([]int32, len(inputs))
-		for i := plane * spatial; i < (plane+1)*spatial; i++ {
-			for k, parts := range inputs {
-				sum := int32(0)
-				for j, values := range parts {
-					sum += int32(values[i]) * factors[k][j]
-				}
-				acc[k] = sum
-			}
-			y[i] = f.result(channel, acc)
+		from, to := plane*spatial, (plane+1)*spatial
+		if plain {
+			f.requantizePlain(plane%f.shape.Channels, y[from:to], inputs[0][0][from:to])
+			return
 		}
+		f.requantizeParts(plane%f.shape.Channels, y, inputs, factors, from, to)
 	})
 	return nil
+}
+
+// requantizePlain requantizes sums of one part.
+func (f *requantize) requantizePlain(channel int, y, sums []float32) {
+	zero := f.requantizer.Zero
+	for i, sum := range sums {
+		y[i] = float32(f.requantizer.Apply1(channel, int32(sum)) - zero)
+	}
+}
+
+// requantizeParts puts the accumulators of elements from to to together from their parts, and turns them into what the
+// node holds.
+func (f *requantize) requantizeParts(channel int, y []float32, inputs [][][]float32, factors [][]int32, from, to int) {
+	acc := make([]int32, len(inputs))
+	for i := from; i < to; i++ {
+		for k, parts := range inputs {
+			sum := int32(0)
+			for j, values := range parts {
+				sum += int32(values[i]) * factors[k][j]
+			}
+			acc[k] = sum
+		}
+		y[i] = f.result(channel, acc)
+	}
 }
 
 // integers returns the accumulators of every plane in parts with their factors.
