@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/goqat/goqat/datasets"
+	"github.com/goqat/goqat/internal/kernel"
 	"github.com/goqat/goqat/internal/random"
 	"github.com/goqat/goqat/layers"
 )
@@ -24,14 +25,11 @@ type StepCost struct {
 const warmUp = 3
 
 // BenchTraining times steps of training on one batch of random images and labels. A step is loss, backward pass and
-// update by SGD (rate 0.01, momentum 0.9, weight decay 10⁻⁴); filling in the images is not part of it. It calibrates
-// the network on the batch first. The network's parameters change.
+// update by SGD (rate 0.01, momentum 0.9, weight decay 10⁻⁴); filling in the images is not part of it. A quantized
+// network is calibrated on the batch's first images. The network's parameters change.
 func BenchTraining(ctx context.Context, network *layers.Network, batch, steps int) (StepCost, error) {
-	d, err := randomImages(network, batch, steps)
+	d, err := prepareBench(network, batch, steps)
 	if err != nil {
-		return StepCost{}, err
-	}
-	if err := Calibrate(network, d, batch); err != nil {
 		return StepCost{}, err
 	}
 	g, err := newTrainingGraph(network, batch, 0)
@@ -53,13 +51,10 @@ func BenchTraining(ctx context.Context, network *layers.Network, batch, steps in
 }
 
 // BenchEvaluation times forward passes of the network in evaluation mode, from one batch of random images to logits.
-// It calibrates the network on the batch first.
+// A quantized network is calibrated on the batch's first images.
 func BenchEvaluation(ctx context.Context, network *layers.Network, batch, steps int) (StepCost, error) {
-	d, err := randomImages(network, batch, steps)
+	d, err := prepareBench(network, batch, steps)
 	if err != nil {
-		return StepCost{}, err
-	}
-	if err := Calibrate(network, d, batch); err != nil {
 		return StepCost{}, err
 	}
 	e, err := NewEvaluator(network, batch)
@@ -77,14 +72,24 @@ func BenchEvaluation(ctx context.Context, network *layers.Network, batch, steps 
 	})
 }
 
-// randomImages makes a batch of images that the network takes, with labels that it tells apart.
-func randomImages(network *layers.Network, batch, steps int) (*datasets.Dataset, error) {
+// prepareBench returns the batch of a benchmark, on whose first images it has calibrated a quantized network. These are
+// few, so that memory is what steps need.
+func prepareBench(network *layers.Network, batch, steps int) (*datasets.Dataset, error) {
 	if batch < 1 || steps < 1 {
 		return nil, fmt.Errorf("train: benchmark of %d steps of %d images: want at least 1 of each", steps, batch)
 	}
 	if _, err := blocksOf(network, batch); err != nil {
 		return nil, err
 	}
+	d, err := randomImages(network, batch)
+	if err != nil || !network.Quantized() {
+		return d, err
+	}
+	return d, Calibrate(network, d, kernel.Lanes)
+}
+
+// randomImages makes a batch of images that the network takes, with labels that it tells apart.
+func randomImages(network *layers.Network, batch int) (*datasets.Dataset, error) {
 	in, classes := network.Input, network.Output.Len()
 	mean, deviation := float32(0), float32(1)
 	if in.Signed {
@@ -121,12 +126,12 @@ func upTo(n int) []int {
 func timeSteps(ctx context.Context, steps int, step func() error) (StepCost, error) {
 	cost := StepCost{Seconds: make([]float64, steps)}
 	var before, after runtime.MemStats
+	runtime.GC() // so that no step pays for the garbage of what came before
 	for i := -warmUp; i < steps; i++ {
 		if ctx.Err() != nil {
 			return StepCost{}, ErrInterrupted
 		}
 		if i == 0 {
-			runtime.GC() // so that no step pays for the garbage of what came before
 			runtime.ReadMemStats(&before)
 		}
 		start := time.Now()

@@ -89,9 +89,11 @@ func newBench() *cobra.Command {
 		Use:   "bench",
 		Short: "Time training steps and evaluation, against the machine's peak or a peer",
 		Long: `Time steps of a network on random images of its usual size: training (loss, backward pass, SGD with momentum), float
-and quantized (first and last layer at 8 bits), and evaluation. Images a second are those of the median step. GFLOP/s count two operations for
-each multiply-add that convolutions and linear layers need (forward, gradient of the weights and, but for the first
-layer, of the inputs); the peak is what independent multiply-adds reach on as many threads, measured in the same run.
+and quantized (first and last layer at 8 bits), and evaluation. Images a second are those of the median step.
+
+GFLOP/s count two operations for each multiply-add that convolutions and linear layers need (forward, gradient of the
+weights and, but for the first layer, of the inputs; products with padding count, though they are skipped). The peak is
+what independent multiply-adds reach on as many threads, measured in the same run.
 
 With --peer, training steps take turns with a Python script that is called with --net, --threads and --steps and prints a
 line of JSON for each of its modes fp32, fp32_channels_last and qat: net, batch, threads, mode, images_per_second. Nets
@@ -164,6 +166,9 @@ func (b *benchCommand) check(f *pflag.FlagSet) error {
 	}
 	if b.methods.Activations, err = quantops.Parse(b.acts); err != nil {
 		return fmt.Errorf("--acts: %w", err)
+	}
+	if _, err := b.network(b.model, quantizedTraining); err != nil { // a method may not do for the layers
+		return err
 	}
 	return b.checkPeer(f)
 }

@@ -16,8 +16,8 @@ import (
 // multiply-adds: the best of some rounds.
 func peakRate(threads int) float64 {
 	const (
-		rounds = 1 << 20 // milliseconds with SIMD
-		least  = 3
+		rounds = 1 << 19 // milliseconds with SIMD, long against the start of a thread
+		least  = 2
 		enough = 200 * time.Millisecond
 	)
 	best, begin := 0.0, time.Now()
