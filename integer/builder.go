@@ -129,8 +129,8 @@ func (b *Builder) Quantize(x Value, g Grid) (Value, error) {
 
 // quantizeImage fills the pixel tables.
 func (b *Builder) quantizeImage(x Value, g Grid) (Value, error) {
-	if !x.shape.valid() || len(b.input.Pixel) != x.shape.Channels {
-		return Value{}, fmt.Errorf("integer: input of shape %v with %d pixel tables: want positive sizes, less than 2^31 elements and a table per channel", x.shape, len(b.input.Pixel))
+	if in := b.program.Input; !in.valid() || len(b.input.Pixel) != in.Channels {
+		return Value{}, fmt.Errorf("integer: input of shape %v with %d pixel tables: want positive sizes, less than 2^31 elements and a table per channel", in, len(b.input.Pixel))
 	}
 	if b.imageGrid != nil && *b.imageGrid != g {
 		return Value{}, fmt.Errorf("integer: input is quantized on two grids, %v and %v", *b.imageGrid, g)
@@ -145,7 +145,11 @@ func (b *Builder) quantizeImage(x Value, g Grid) (Value, error) {
 			}
 		}
 	}
-	return Value{builder: b, kind: codesValue, name: x.name, shape: x.shape, grid: g}, nil
+	codes := Value{builder: b, kind: codesValue, name: x.name, shape: b.program.Input, grid: g}
+	if x.flat {
+		return b.Flatten(codes)
+	}
+	return codes, nil
 }
 
 // Scale multiplies each channel of a pending or wide value by gamma and adds beta, [channels] each: how
@@ -249,7 +253,7 @@ func (b *Builder) Sample(x Value, stride, before, after int) (Value, error) {
 	return b.reshape(x, Node{Kind: Sample, Sampling: Sampling{Stride: stride, Before: before, After: after}})
 }
 
-// Flatten gives a value the shape Nx1x1, order c, h, w.
+// Flatten gives a value the shape Nx1x1, order c, h, w. The unquantized image is flattened once it is quantized.
 func (b *Builder) Flatten(x Value) (Value, error) {
 	return b.reshape(x, Node{Kind: Flatten})
 }
@@ -259,7 +263,7 @@ func (b *Builder) reshape(x Value, node Node) (Value, error) {
 	if err := b.check(x); err != nil {
 		return Value{}, err
 	}
-	if x.kind == imageValue {
+	if x.kind == imageValue && node.Kind != Flatten {
 		return Value{}, fmt.Errorf("integer: %v of the unquantized image: quantize it first", node.Kind)
 	}
 	shape, err := node.outputShape([]Shape{x.shape}, nil)
@@ -267,6 +271,10 @@ func (b *Builder) reshape(x Value, node Node) (Value, error) {
 		return Value{}, locate(err, "%v of %q", node.Kind, x.name)
 	}
 	x.shape = shape
+	if x.kind == imageValue {
+		x.flat = true
+		return x, nil
+	}
 	if x.kind == pendingValue {
 		p := *x.pending
 		p.later = append(slices.Clip(p.later), node)

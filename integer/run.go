@@ -1,6 +1,7 @@
 package integer
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -8,9 +9,15 @@ import (
 	"sync/atomic"
 )
 
+// errNoProgram is what running a model with float activations gives.
+var errNoProgram = errors.New("integer: the model has no program: its activations stay real, it holds codes and tables alone")
+
 // Run computes the logits, [n][Classes], of n images of raw pixels, [n][C][H][W], on all cores. The
 // result depends neither on how many there are nor on their instructions: it is that of Trace.
 func (p *Program) Run(images []uint8) ([]int32, error) {
+	if p == nil {
+		return nil, errNoProgram
+	}
 	pl, err := p.plan()
 	if err != nil {
 		return nil, err

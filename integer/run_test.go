@@ -128,3 +128,10 @@ func BenchmarkResNet20(b *testing.B) {
 		}
 	}
 }
+
+// A model with float activations has no program; its user gets an error.
+func TestRunWithoutProgram(t *testing.T) {
+	t.Parallel()
+	_, err := new(integer.Model).Program.Run(make([]uint8, 4))
+	require.EqualError(t, err, "integer: the model has no program: its activations stay real, it holds codes and tables alone")
+}

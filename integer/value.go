@@ -20,6 +20,7 @@ type Value struct {
 	scale   float64  // wide: what one unit is worth
 	bound   int64    // wide: largest magnitude
 	pending *pending // pending
+	flat    bool     // image: to be flattened once it is quantized
 }
 
 type valueKind uint8

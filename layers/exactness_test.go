@@ -106,6 +106,17 @@ func TestEvaluationIsExact(t *testing.T) {
 	}
 }
 
+// A network without convolutions flattens the image itself.
+func TestEvaluationOfPerceptron(t *testing.T) {
+	t.Parallel()
+	s := random.New(1, "perceptron")
+	root := Sequential{Flatten{}, &Linear{Outputs: 7}, ReLU{}, &Linear{Outputs: 3}}
+	Quantize(root, randomMethods(s), 8)
+	r := newRig(t, root, Shape{Channels: 2, Height: 3, Width: 4, Signed: true}, 5, s)
+	r.calibrate()
+	r.requireExact()
+}
+
 // Networks may end in anything: in means, whose unit is no power of two, in means of means, whose sums need other units
 // again, and in rectifiers.
 func TestEvaluationOfEnds(t *testing.T) {

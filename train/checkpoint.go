@@ -201,7 +201,7 @@ const maxCheckpoint = 16 << 30
 
 // LoadCheckpoint reads a checkpoint file.
 func LoadCheckpoint(path string) (*Checkpoint, error) {
-	data, err := readRegular(path)
+	data, err := readRegular(path, "checkpoint", maxCheckpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -212,14 +212,14 @@ func LoadCheckpoint(path string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// readRegular reads a file that may be a checkpoint.
-func readRegular(path string) ([]byte, error) {
+// readRegular reads a regular file of at most limit bytes; kind is what it should be.
+func readRegular(path, kind string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxCheckpoint {
-		return nil, fmt.Errorf("train: %s is not a checkpoint file", path)
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fmt.Errorf("train: %s is not a %s file", path, kind)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -115,6 +115,19 @@ func checkWhole(text []byte, c Config) error {
 	return sameNumbers(before, after)
 }
 
+// number64 returns a number that package yaml has read.
+func number64(v any) (float64, bool) {
+	switch v := v.(type) {
+	case int:
+		return float64(v), true
+	case uint64:
+		return float64(v), true
+	case float64:
+		return v, true
+	}
+	return 0, false
+}
+
 func sameNumbers(before, after map[string]any) error {
 	for _, key := range slices.Sorted(maps.Keys(before)) {
 		switch v := before[key].(type) {
@@ -123,13 +136,31 @@ func sameNumbers(before, after map[string]any) error {
 			if err := sameNumbers(v, part); err != nil {
 				return err
 			}
-		case float64:
-			if whole, ok := after[key].(int); ok && float64(whole) != v {
-				return fmt.Errorf("%s: %v is not a whole number", key, v)
+		default:
+			given, ok := number64(v)
+			taken, numeric := number64(after[key])
+			if ok && numeric && given == given && taken != given { // NaN is refused by Validate
+				return fmt.Errorf("%s: %v is not a whole number in range", key, v)
 			}
 		}
 	}
 	return nil
+}
+
+// maxConfig bounds the size of a configuration file.
+const maxConfig = 1 << 20
+
+// LoadConfig reads a configuration file.
+func LoadConfig(path string) (Config, error) {
+	text, err := readRegular(path, "configuration", maxConfig)
+	if err != nil {
+		return Config{}, err
+	}
+	c, err := ParseConfig(text)
+	if err != nil {
+		return Config{}, fmt.Errorf("%w (%s)", err, path)
+	}
+	return c, nil
 }
 
 // Encode returns the configuration as YAML.
@@ -148,6 +179,10 @@ func (c Config) Validate() error {
 		return usagef("train: batch of %d images: want 1 to %d", c.Batch, 1<<20)
 	case c.EdgeBits != 0 && (c.EdgeBits < 2 || c.EdgeBits > 8):
 		return usagef("train: %d edge bits: want 2 to 8, or 0 for the bits of the other layers", c.EdgeBits)
+	case c.InitHash != "" && c.Init == "":
+		return usagef("train: init_hash without init: want the file that it is the hash of")
+	case c.Optimizer == "adamw" && (c.Nesterov || c.Decoupled):
+		return usagef("train: nesterov and decoupled are of the optimizer sgd; adamw has its own moments and always decouples weight decay")
 	case c.AugmentPad < 0:
 		return usagef("train: augmentation by %d pixels of padding: want 0 or more", c.AugmentPad)
 	case c.TrainImages < 0 || c.Validation < 0 || c.CheckpointSteps < 0:

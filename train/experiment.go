@@ -98,7 +98,16 @@ func (e *Experiment) Check() error {
 	if _, err := blocksOf(network, e.Config.Batch); err != nil {
 		return &UsageError{err}
 	}
+	if e.Resume && e.hasCheckpoint() {
+		return nil // it holds what the initial file brought
+	}
 	return e.initialize(network)
+}
+
+// hasCheckpoint says whether the folder's run has saved anything.
+func (e *Experiment) hasCheckpoint() bool {
+	there, err := exists(e.path(CheckpointFile))
+	return there && err == nil
 }
 
 // checkData refuses a training set that can't be split or does not fill a batch.
@@ -123,7 +132,7 @@ func (e *Experiment) initialize(network *layers.Network) error {
 	if c.Init == "" {
 		return nil
 	}
-	data, err := readRegular(c.Init)
+	data, err := readRegular(c.Init, "checkpoint", maxCheckpoint)
 	if err != nil {
 		return err
 	}
@@ -179,8 +188,12 @@ func (e *Experiment) quantizedPhase(ctx context.Context, float *layers.Network, 
 		if err := restore(network, snapshot(float), ownParams); err != nil {
 			return nil, err
 		}
-		e.report(Event{Text: fmt.Sprintf("calibrating on %d images", min(e.Config.Calibration, e.Data.Train.Len()))})
-		if err := Calibrate(network, e.Data.Train, e.Config.Calibration); err != nil {
+		data, _, err := e.trainingData()
+		if err != nil {
+			return nil, err
+		}
+		e.report(Event{Text: fmt.Sprintf("calibrating on %d images", min(e.Config.Calibration, data.Len()))})
+		if err := Calibrate(network, data, e.Config.Calibration); err != nil {
 			return nil, err
 		}
 	}

@@ -43,18 +43,11 @@ func NextFolder(parent, name string) (string, error) {
 // ReadConfig reads a run folder's configuration.
 func ReadConfig(folder string) (Config, error) {
 	path := filepath.Join(folder, ConfigFile)
-	text, err := os.ReadFile(path)
+	c, err := LoadConfig(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, usagef("train: %s is not a run folder: it has no %s", folder, ConfigFile)
 	}
-	if err != nil {
-		return Config{}, fmt.Errorf("train: %w", err)
-	}
-	c, err := ParseConfig(text)
-	if err != nil {
-		return Config{}, fmt.Errorf("%w (%s)", err, path)
-	}
-	return c, nil
+	return c, err
 }
 
 // open makes the run's folder ready: a new one, one to resume, or one to start over in.

@@ -41,7 +41,7 @@ func TestReadConfig(t *testing.T) {
 	require.EqualError(t, err, "train: batch of 0 images: want 1 to 1048576 ("+path+")")
 	require.ErrorAs(t, err, &usage)
 	_, err = ReadConfig(path)
-	require.ErrorContains(t, err, "train: open "+filepath.Join(path, ConfigFile))
+	require.ErrorContains(t, err, "train: stat "+filepath.Join(path, ConfigFile))
 }
 
 // files returns the names and contents in a folder.

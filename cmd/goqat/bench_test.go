@@ -91,7 +91,7 @@ func TestBenchTable(t *testing.T) {
 func TestBenchMistakes(t *testing.T) {
 	script := write(t, t.TempDir(), "peer.py", nil)
 	requireMistakes(t, map[string]string{"script": script, "dir": filepath.Dir(script)}, []mistake{
-		{"bench now", exitUsage, "goqat: bench takes no arguments, not 1 arguments"},
+		{"bench now", exitUsage, "goqat: bench takes no arguments, got 1"},
 		{"bench --model lenet", exitUsage, `unknown model "lenet": did you mean "lenet5"? (known: `},
 		{"bench --weights lsk:4", exitUsage, `--weights: quantops: unknown method "lsk": did you mean "lsq"?`},
 		{"bench --acts lsq:9", exitUsage, `--acts: quantops: method "lsq:9": lsq has 2 to 8 bits`},

@@ -43,7 +43,9 @@ it. A download that was broken off is continued. Sets that come with the program
 		Args:              arguments(1, 1, "the name of a data set"),
 		ValidArgsFunction: completeFetchable,
 		RunE: func(c *cobra.Command, args []string) error {
-			return fetch(c.Context(), args[0], c.OutOrStdout(), newDisplay(c.OutOrStdout(), c.ErrOrStderr(), false))
+			ctx, stop := interruptible()
+			defer stop()
+			return fetch(ctx, args[0], c.OutOrStdout(), newDisplay(c.OutOrStdout(), c.ErrOrStderr(), false))
 		},
 	}
 }

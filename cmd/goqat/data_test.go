@@ -91,8 +91,8 @@ func TestDataRefuses(t *testing.T) {
 		{"fetch mnist", exitFailure, "mnist has no published files to look for: handwritten digits"},
 		{"fetch cifar1", exitUsage, `unknown dataset "cifar1": did you mean "cifar10"?`},
 		{"verify cifar100", exitFailure, "`goqat data fetch cifar100` downloads it"},
-		{"fetch", exitUsage, "takes the name of a data set, not 0 arguments"},
-		{"verify a b", exitUsage, "takes the name of a data set, not 2 arguments"},
+		{"fetch", exitUsage, "takes the name of a data set, got 0"},
+		{"verify a b", exitUsage, "takes the name of a data set, got 2"},
 		{"get cifar10", exitUsage, `unknown command "get" for goqat data: want fetch or verify`},
 	} {
 		status, stdout, stderr := dataCommand(strings.Fields(test.args)...)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,9 @@ func (e *evalCommand) evaluate(path string) (*scores, error) {
 		return nil, usagef("eval: --data is for .goq files and --model; %s names its data set", path)
 	}
 	t, err := openTrained(path, e.dataDir)
+	if other := new(train.CheckpointError); errors.As(err, &other) && !isFolder(path) {
+		return nil, fmt.Errorf("%w; weights of PyTorch or safetensors files need --model", err)
+	}
 	if err != nil {
 		return nil, err
 	}

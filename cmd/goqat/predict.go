@@ -111,6 +111,9 @@ var errNotIDX = errors.New("not an idx file")
 
 // readIDX reads an idx file of images, or returns errNotIDX for a file that begins in another way.
 func readIDX(in integer.Shape, path string) (pixels []uint8, count int, err error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("predict: %s is not a file", path)
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, 0, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/goqat/goqat/internal/registry"
@@ -24,22 +25,32 @@ const (
 
 // run executes a command line and returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := root.Execute()
 	if err == nil {
 		return 0
 	}
 	var shown *shownError
 	if !errors.As(err, &shown) {
-		fmt.Fprintln(stderr, "goqat:", err)
+		fmt.Fprintln(stderr, "goqat:", oneLine(err))
 	}
 	return status(err)
+}
+
+// interruptible returns a context that ends with Ctrl-C or a request to terminate, for commands that then stop in good
+// order. A second signal ends the program at once.
+func interruptible() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// oneLine returns an error's message with line breaks, of a path for example, written out.
+func oneLine(err error) string {
+	return strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(err.Error())
 }
 
 // shownError is an error whose message the user has seen.
@@ -109,7 +120,7 @@ func noCommand(c *cobra.Command, args []string) error {
 func arguments(least, most int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) < least || most >= 0 && len(args) > most {
-			return usagef("%s takes %s, not %d arguments; see %s --help", c.Name(), what, len(args), c.CommandPath())
+			return usagef("%s takes %s, got %d; see %s --help", c.Name(), what, len(args), c.CommandPath())
 		}
 		return nil
 	}

@@ -70,13 +70,13 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"train --learning-rate 3", exitUsage, "unknown flag: --learning-rate; see goqat train --help"},
 		{"train --batch many", exitUsage, `invalid argument "many" for "--batch" flag`},
 		{"train --batch", exitUsage, "flag needs an argument: --batch"},
-		{"train now", exitUsage, "goqat: train takes no arguments, not 1 arguments; see goqat train --help"},
+		{"train now", exitUsage, "goqat: train takes no arguments, got 1; see goqat train --help"},
 		{"version now", exitUsage, "takes no arguments"},
-		{"eval", exitUsage, "takes one run folder, checkpoint or .goq file, not 0 arguments"},
-		{"eval {run} {run}", exitUsage, "not 2 arguments"},
-		{"export", exitUsage, "takes one run folder or checkpoint, not 0 arguments"},
-		{"predict {run}", exitUsage, "takes a model and at least one image, not 1 arguments"},
-		{"list methods models", exitUsage, "takes at most one of methods, models and datasets, not 2 arguments"},
+		{"eval", exitUsage, "takes one run folder, checkpoint or .goq file, got 0"},
+		{"eval {run} {run}", exitUsage, "got 2"},
+		{"export", exitUsage, "takes one run folder or checkpoint, got 0"},
+		{"predict {run}", exitUsage, "takes a model and at least one image, got 1"},
+		{"list methods models", exitUsage, "takes at most one of methods, models and datasets, got 2"},
 		{"list method", exitUsage, `list: no kind "method": want one of methods, models, datasets`},
 
 		{"train --model lenet", exitUsage, `unknown model "lenet": did you mean "lenet5"? (known: `},
@@ -121,15 +121,15 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"train --data-dir {data} --out {run}", exitUsage, "{run} holds a run already: resume it with --resume, or start over in it with --force"},
 		{"train --data-dir {data} --out {file}/below", exitFailure, "run folder: "},
 		{"train --config missing.yaml", exitFailure, "missing.yaml: no such file or directory"},
-		{"train --config {file}", exitUsage, "{file}: train: configuration: line 1: cannot unmarshal !!str `text` into train.Config"},
-		{"train --data-dir {data} --init missing", exitFailure, "stat missing: no such file or directory"},
+		{"train --config {file}", exitUsage, "train: configuration: line 1: cannot unmarshal !!str `text` into train.Config ({file})"},
+		{"train --data-dir {data} --init missing", exitFailure, "missing: no such file or directory"},
 		{"train --data-dir {data} --init {file}", exitFailure, "{file}"},
 		{"train --data-dir {data} --init {data}", exitFailure, "{data} is not a checkpoint file"},
 
-		{"eval missing", exitFailure, "stat missing: no such file or directory"},
+		{"eval missing", exitFailure, "missing: no such file or directory"},
 		{"eval missing.goq", exitFailure, "missing.goq: no such file or directory"},
 		{"eval {run} --data mnist", exitUsage, "{run} names its data set"},
-		{"eval {data}", exitFailure, "checkpoint.safetensors: no such file or directory"},
+		{"eval {data}", exitUsage, "{data} is not a run folder: it has no checkpoint.safetensors"},
 		{"export {run}/model.goq", exitUsage, "{run}/model.goq is an integer model already: want a run folder or a checkpoint"},
 		{"export {run}", exitUsage, "{run}/model.goq exists already: overwrite it with --force, or name another file with --out"},
 		{"export {run}/checkpoint.safetensors", exitUsage, "{run}/model.goq exists already"},
@@ -295,5 +295,24 @@ func TestQuote(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{"runs/a-1": "runs/a-1", "my run": "'my run'", "it's": `'it'\''s'`, "$x": "'$x'"} {
 		require.Equal(t, want, quote(filepath.FromSlash(path)))
+	}
+}
+
+// Paths may hold anything; a mistake is still told in one line, and special files are neither read nor waited for.
+func TestOddPaths(t *testing.T) {
+	_, run := finishedRun(t)
+	folder := t.TempDir()
+	for want, args := range map[string][]string{
+		`no\nsuch`:                          {"eval", "no\nsuch"},
+		`no\nfolder is not a run folder`:    {"train", "--out", "no\nfolder", "--resume"},
+		`unknown flag: --a\nb`:              {"train", "--a\nb"},
+		"/dev/zero is not a configuration":  {"train", "--config", "/dev/zero"},
+		"is not a file":                     {"predict", run, folder},
+		"it has no " + train.CheckpointFile: {"eval", folder},
+	} {
+		status, _, stderr := goqat(args...)
+		require.NotZero(t, status, args)
+		require.Equal(t, len(stderr)-1, strings.Index(stderr, "\n"), "%q: one line, not %q", args, stderr)
+		require.Contains(t, stderr, want)
 	}
 }

@@ -72,6 +72,9 @@ type trained struct {
 // openTrained rebuilds the network of a run folder or a checkpoint file. A data folder of "" is the run's.
 func openTrained(path, dataDir string) (*trained, error) {
 	if isFolder(path) {
+		if !exists(filepath.Join(path, train.CheckpointFile)) {
+			return nil, usagef("%s is not a run folder: it has no %s", path, train.CheckpointFile)
+		}
 		path = filepath.Join(path, train.CheckpointFile)
 	}
 	checkpoint, err := train.LoadCheckpoint(path)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -146,7 +145,9 @@ func (t *trainCommand) run(c *cobra.Command, _ []string) error {
 	}
 	display := newDisplay(c.OutOrStdout(), c.ErrOrStderr(), t.json)
 	experiment.Report = display.event
-	result, err := experiment.Run(c.Context())
+	ctx, stop := interruptible()
+	defer stop()
+	result, err := experiment.Run(ctx)
 	display.end()
 	if errors.Is(err, train.ErrInterrupted) {
 		fmt.Fprintf(c.ErrOrStderr(), "interrupted and saved; go on with: goqat train --out %s --resume\n", quote(experiment.Folder))
@@ -185,6 +186,9 @@ func (t *trainCommand) configure(f *pflag.FlagSet) error {
 			return err
 		}
 	}
+	if err := t.absolute(); err != nil {
+		return err
+	}
 	if t.config.Weights, err = quantops.Parse(t.weights); err != nil {
 		return fmt.Errorf("--weights: %w", err)
 	}
@@ -192,6 +196,21 @@ func (t *trainCommand) configure(f *pflag.FlagSet) error {
 		return fmt.Errorf("--acts: %w", err)
 	}
 	return t.config.Validate()
+}
+
+// absolute makes the paths among the settings independent of the folder that the run is resumed or repeated from.
+func (t *trainCommand) absolute() error {
+	for _, path := range []*string{&t.config.DataDir, &t.config.Init} {
+		if *path == "" {
+			continue
+		}
+		full, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = full
+	}
+	return nil
 }
 
 // base returns the settings that flags override; nil where these are the defaults.
@@ -203,15 +222,8 @@ func (t *trainCommand) base() (*train.Config, error) {
 		c, err := train.ReadConfig(t.out)
 		return &c, err
 	case t.file != "":
-		text, err := os.ReadFile(t.file)
-		if err != nil {
-			return nil, err
-		}
-		c, err := train.ParseConfig(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", t.file, err)
-		}
-		return &c, nil
+		c, err := train.LoadConfig(t.file)
+		return &c, err
 	}
 	return nil, nil
 }
