@@ -61,7 +61,7 @@ func (o *AdamW) constants() (beta1, beta2, epsilon float64) {
 	return orDefault(o.Beta1, 0.9), orDefault(o.Beta2, 0.999), orDefault(o.Epsilon, 1e-8)
 }
 
-func orDefault(x, value float64) float64 {
+func orDefault[T int | float64](x, value T) T {
 	if x == 0 {
 		return value
 	}

@@ -21,7 +21,7 @@ func sampleCheckpoint() *Checkpoint {
 	return &Checkpoint{
 		Config: "model: \"x\"\n# ünïcode\n", Phase: QuantizedPhase, Position: Position{Step: 123, LossSum: 0.1 + 0.2, LossSteps: 7},
 		Accuracy: 1.0 / 3, Seconds: 12.5, Trained: Speed{Images: 99, Seconds: 0.1},
-		Metrics: []Metric{{Phase: "float", Epoch: 1, Step: 3, Loss: 5e-324, LearningRate: 1e300, Scored: "test", Accuracy: 0.5, TestLoss: 2}},
+		Metrics: []Metric{{Phase: "float", Epoch: 1, Step: 3, Loss: 5e-324, LearningRate: 1e300, Scored: "test", Accuracy: 0.5, EvaluationLoss: 2}},
 		Params: []Tensor{
 			{"conv1.bias", []int{2}, []float32{1, float32(math.Copysign(0, -1))}},
 			{"conv1.weight", []int{2, 1, 1, 2}, []float32{1e-45, -3.4e38, 0.1, 4}},

@@ -209,7 +209,7 @@ func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Net
 		return Evaluation{}, err
 	}
 	defer t.Close()
-	if e.evaluator, err = NewEvaluator(network, evaluationBatch); err != nil {
+	if e.evaluator, err = NewEvaluator(network, EvaluationBatch); err != nil {
 		return Evaluation{}, err
 	}
 	if c != nil {
@@ -236,9 +236,6 @@ func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Net
 	}
 	return e.evaluator.Evaluate(e.Data.Test)
 }
-
-// evaluationBatch is how many images an evaluation looks at together. It has no effect on scores.
-const evaluationBatch = 128
 
 // trainer makes the trainer of a phase.
 func (e *Experiment) trainer(phase Phase, network *layers.Network) (*Trainer, error) {
@@ -316,7 +313,7 @@ func (e *Experiment) afterEpoch(t *Trainer, s Step) error {
 	}
 	m := Metric{
 		Phase: e.saved.Phase.String(), Epoch: s.Epoch, Step: s.Position.Step, Loss: s.MeanLoss(), LearningRate: s.LearningRate,
-		Scored: "test", Accuracy: score.Accuracy, TestLoss: score.Loss,
+		Scored: "test", Accuracy: score.Accuracy, EvaluationLoss: score.Loss,
 	}
 	if e.Config.Validation > 0 {
 		m.Scored = "validation"

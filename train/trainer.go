@@ -68,14 +68,7 @@ type Step struct {
 // MeanLoss returns the mean loss of the steps of this epoch so far.
 func (p Position) MeanLoss() float64 { return p.LossSum / float64(max(1, p.LossSteps)) }
 
-func (t *Trainer) batch() int { return orDefaultInt(t.Batch, 64) }
-
-func orDefaultInt(v, fallback int) int {
-	if v == 0 {
-		return fallback
-	}
-	return v
-}
+func (t *Trainer) batch() int { return orDefault(t.Batch, 64) }
 
 // Position returns how far the training has come.
 func (t *Trainer) Position() Position { return t.state }
@@ -172,12 +165,7 @@ func (t *Trainer) step(sampler *datasets.Sampler, loader *datasets.Loader, steps
 	return t.AfterStep(done)
 }
 
-func (t *Trainer) rate() float64 {
-	if t.LearningRate == 0 {
-		return 0.01
-	}
-	return t.LearningRate
-}
+func (t *Trainer) rate() float64 { return orDefault(t.LearningRate, 0.01) }
 
 // epoch returns the epoch, from 1, that a step belongs to.
 func (t *Trainer) epoch(sampler *datasets.Sampler, step int) int {

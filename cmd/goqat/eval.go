@@ -135,7 +135,7 @@ func evaluateModel(model *integer.Model, path, data, dataDir string) (*scores, e
 
 // evaluateTrained scores the network, and the folder's integer model with it.
 func evaluateTrained(t *trained, path string) (*scores, error) {
-	evaluator, err := train.NewEvaluator(t.network, 128)
+	evaluator, err := train.NewEvaluator(t.network, train.EvaluationBatch)
 	if err != nil {
 		return nil, err
 	}
