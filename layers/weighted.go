@@ -199,8 +199,11 @@ func (f *product) realWeights(levels []float32) []float32 {
 		f.weights = make([]float32, len(levels))
 	}
 	each := len(levels) / f.out.Channels
-	for i, level := range levels {
-		f.weights[i] = level * units[i/each%len(units)]
+	for o := range f.out.Channels {
+		unit, row := units[o%len(units)], f.weights[o*each:(o+1)*each]
+		for i, level := range levels[o*each : (o+1)*each] {
+			row[i] = level * unit
+		}
 	}
 	return f.weights
 }
