@@ -73,6 +73,8 @@ func (e *Experiment) Run(ctx context.Context) (*Result, error) {
 		if network, err = e.quantizedPhase(ctx, network, checkpoint); err != nil {
 			return nil, err
 		}
+	} else {
+		e.report(Event{Text: "neither weights nor activations have a method: there is no quantized phase"})
 	}
 	return e.finish(network)
 }
