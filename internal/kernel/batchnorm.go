@@ -31,21 +31,16 @@ type planeSums struct {
 	a, b          [Lanes]float32
 }
 
-// sums computes two sums for every channel: lanes adds up a channel's elements in a block, which are every plane of the
-// tensor in order, so that threads read through memory as it lies.
-func (n *BatchNorm) sums(first, second []float64, lanes func(a, b *[Lanes]float32, block, channel int)) {
+// sums computes two sums for every channel in every block: lanes adds up the elements of one, which are every plane of
+// the tensor in order, so that threads read through memory as it lies.
+func (n *BatchNorm) sums(lanes func(a, b *[Lanes]float32, block, channel int)) []planeSums {
 	planes := make([]planeSums, n.blocks()*n.Channels)
 	n.each(func(block, channel int) {
 		p := &planes[block*n.Channels+channel]
 		lanes(&p.a, &p.b, block, channel)
 		p.first, p.second = n.halve(&p.a, block), n.halve(&p.b, block)
 	})
-	clear(first[:n.Channels])
-	clear(second[:n.Channels])
-	for i := range planes {
-		first[i%n.Channels] += planes[i].first
-		second[i%n.Channels] += planes[i].second
-	}
+	return planes
 }
 
 // halve adds up the lane sums of a block, without its padded lanes.
@@ -57,16 +52,24 @@ func (n *BatchNorm) halve(lanes *[Lanes]float32, block int) float64 {
 	return halve(&wide)
 }
 
-// Statistics computes mean and (biased) variance of every channel. Elements are taken relative to the channel's first
-// one, so that a mean much larger than the deviation costs no digits.
+// Statistics computes mean and (biased) variance of every channel. Elements are taken relative to the first one of the
+// channel in their block, so that a mean much larger than the deviation costs no digits.
 func (n *BatchNorm) Statistics(mean, variance []float64, x []float32) {
-	n.sums(mean, variance, func(sum, squares *[Lanes]float32, b, c int) {
-		sumSquares(sum, squares, n.at(x, b, c), n.at(x, 0, c)[0])
+	planes := n.sums(func(sum, squares *[Lanes]float32, b, c int) {
+		sumSquares(sum, squares, n.at(x, b, c), n.at(x, b, c)[0])
 	})
 	for c := range n.Channels {
-		shift := mean[c] / n.count()
-		mean[c] = float64(n.at(x, 0, c)[0]) + shift
-		variance[c] = max(0, variance[c]/n.count()-float64(shift*shift))
+		var sum, squares float64 // relative to the first block's origin
+		first := float64(n.at(x, 0, c)[0])
+		for b := range n.blocks() {
+			p := &planes[b*n.Channels+c]
+			count, shift := float64(n.lanes(b)*n.Size), float64(n.at(x, b, c)[0])-first
+			sum += p.first + float64(count*shift)
+			squares += p.second + float64(shift*(float64(2*p.first)+float64(count*shift)))
+		}
+		offset := sum / n.count()
+		mean[c] = first + offset
+		variance[c] = max(0, squares/n.count()-float64(offset*offset))
 	}
 }
 
@@ -96,9 +99,15 @@ func affine(y, x []float32, scale, offset float32) {
 
 // Gradients computes for every channel Σ dy and Σ dy·(x-mean).
 func (n *BatchNorm) Gradients(sum, product []float64, dy, x []float32, mean []float32) {
-	n.sums(sum, product, func(s, p *[Lanes]float32, b, c int) {
+	planes := n.sums(func(s, p *[Lanes]float32, b, c int) {
 		sumProducts(s, p, n.at(dy, b, c), n.at(x, b, c), mean[c])
 	})
+	clear(sum[:n.Channels])
+	clear(product[:n.Channels])
+	for i := range planes {
+		sum[i%n.Channels] += planes[i].first
+		product[i%n.Channels] += planes[i].second
+	}
 }
 
 // sumProducts adds dy and dy·(x-mean), lane by lane.
