@@ -67,25 +67,34 @@ func (c normCase) plain() normResults {
 	r := normResults{y: make([]float32, len(c.x)), dx: make([]float32, len(c.x))}
 	place := func(block, channel, i int) int { return ((block*c.Channels+channel)*c.Size + i) * Lanes }
 	for channel := range c.Channels {
+		ofBlock := func(b int, term func(at int) float32) float64 {
+			var wide [Lanes]float64
+			for l := range min(Lanes, c.Images-b*Lanes) {
+				lane := float32(0)
+				for i := range c.Size {
+					lane += term(place(b, channel, i) + l)
+				}
+				wide[l] = float64(lane)
+			}
+			return halve(&wide)
+		}
 		total := func(term func(at int) float32) (sum float64) {
 			for b := range c.blocks() {
-				var wide [Lanes]float64
-				for l := range min(Lanes, c.Images-b*Lanes) {
-					lane := float32(0)
-					for i := range c.Size {
-						lane += term(place(b, channel, i) + l)
-					}
-					wide[l] = float64(lane)
-				}
-				sum += halve(&wide)
+				sum += ofBlock(b, term)
 			}
 			return sum
 		}
-		origin, n := c.x[place(0, channel, 0)], float64(c.Images*c.Size)
-		shift := total(func(at int) float32 { return c.x[at] - origin }) / n
-		squares := total(func(at int) float32 { return float32((c.x[at] - origin) * (c.x[at] - origin)) })
-		r.mean = append(r.mean, float64(origin)+shift)
-		r.variance = append(r.variance, max(0, squares/n-float64(shift*shift)))
+		first, n := float64(c.x[place(0, channel, 0)]), float64(c.Images*c.Size)
+		var sum, squares float64
+		for b := range c.blocks() {
+			origin := c.x[place(b, channel, 0)]
+			shift, count := float64(origin)-first, float64(min(Lanes, c.Images-b*Lanes)*c.Size)
+			s := ofBlock(b, func(at int) float32 { return c.x[at] - origin })
+			sum += s + float64(count*shift)
+			squares += ofBlock(b, func(at int) float32 { return float32((c.x[at] - origin) * (c.x[at] - origin)) }) + float64(shift*(2*s+float64(count*shift)))
+		}
+		r.mean = append(r.mean, first+sum/n)
+		r.variance = append(r.variance, max(0, squares/n-float64(sum/n*(sum/n))))
 		r.sum = append(r.sum, total(func(at int) float32 { return c.dy[at] }))
 		r.product = append(r.product, total(func(at int) float32 { return float32(c.dy[at] * (c.x[at] - c.offset[channel])) }))
 	}
