@@ -1,6 +1,9 @@
 package kernel
 
-import "fmt"
+import (
+	"fmt"
+	"runtime"
+)
 
 // Conv is a two-dimensional convolution (cross-correlation, as in every framework) over blocks:
 //
@@ -69,14 +72,13 @@ func (c *Conv) Forward(y, x, w, scale, bias []float32) {
 	kernel := c.kernel()
 	t := tile{channels: c.inputs, xChannel: c.x.channel, wChannel: kernel, wOutput: c.inputs * kernel, yOutput: c.y.channel}
 	t.aim(&c.forward, c.x, c.columns.Kernel)
-	tiles := ceil(c.outputs, tileOutputs)
-	Parallel(c.blocks*c.groups*tiles, func(task int) {
-		n, g := task/(c.groups*tiles), task/tiles%c.groups
-		o, outputs := part(c.outputs, tiles, task%tiles)
+	shares := c.shares(c.outputs)
+	Parallel(c.blocks*c.groups*shares, func(task int) {
+		n, g := task/(c.groups*shares), task/shares%c.groups
+		o, outputs := part(c.outputs, shares, task%shares)
 		out := g*c.outputs + o
 		p := product{tile: t, walks: &c.forward, source: c.x, target: c.y, kernelColumns: c.columns.Kernel, x: x, y: y, w: w}
-		p.tile.outputs = outputs
-		p.tile.scale, p.tile.bias = channels(scale, out, outputs), channels(bias, out, outputs)
+		p.outputs, p.scale, p.bias = outputs, channels(scale, out, outputs), channels(bias, out, outputs)
 		p.xBase = n*c.x.block + g*c.inputs*c.x.channel
 		p.yBase = n*c.y.block + out*c.y.channel
 		p.wBase = out * t.wOutput
@@ -98,12 +100,12 @@ func (c *Conv) InputGradient(dx, dy, w []float32) {
 	kernel := c.kernel()
 	t := tile{channels: c.outputs, xChannel: c.y.channel, wChannel: c.inputs * kernel, wOutput: kernel, yOutput: c.x.channel}
 	t.aim(&c.inverse, c.y, c.columns.Kernel)
-	tiles := ceil(c.inputs, tileOutputs)
-	Parallel(c.blocks*c.groups*tiles, func(task int) {
-		n, g := task/(c.groups*tiles), task/tiles%c.groups
-		in, inputs := part(c.inputs, tiles, task%tiles)
+	shares := c.shares(c.inputs)
+	Parallel(c.blocks*c.groups*shares, func(task int) {
+		n, g := task/(c.groups*shares), task/shares%c.groups
+		in, inputs := part(c.inputs, shares, task%shares)
 		p := product{tile: t, walks: &c.inverse, source: c.y, target: c.x, kernelColumns: c.columns.Kernel, x: dy, y: dx, w: w}
-		p.tile.outputs = inputs
+		p.outputs = inputs
 		p.xBase = n*c.y.block + g*c.outputs*c.y.channel
 		p.yBase = n*c.x.block + (g*c.inputs+in)*c.x.channel
 		p.wBase = (g*c.outputs*c.inputs + in) * kernel
@@ -111,8 +113,20 @@ func (c *Conv) InputGradient(dx, dy, w []float32) {
 	})
 }
 
-// product is one task of Forward or InputGradient: a tile of output channels over one block.
+// shares is into how many tasks the channels of a group of one block are split: whole blocks make the best use of the
+// caches, but every thread needs something to do.
+func (c *Conv) shares(channels int) int {
+	tasks, want := c.blocks*c.groups, runtime.GOMAXPROCS(0)
+	if tasks%want == 0 {
+		return 1
+	}
+	return min(ceil(4*want, tasks), ceil(channels, tileOutputs))
+}
+
+// product is one task of Forward or InputGradient: output channels of one block.
 type product struct {
+	outputs             int
+	scale, bias         []float32 // of the outputs; nil leaves the step out
 	tile                tile
 	walks               *[2]walk
 	source, target      view
@@ -149,16 +163,22 @@ func (p *product) run() {
 // tiles is the number of register tiles that the lines take.
 func (l *line) tiles() int { return l.count * ceil(l.pixels, tilePixels) }
 
-// rectangle computes the targets of one pair of spans, line by line in tiles of nearly equal size.
+// rectangle computes the targets of one pair of spans, line by line in tiles of nearly equal size. All outputs of a place
+// come one after the other, so that what they read of the source is in the first cache.
 func (p *product) rectangle(l line, y, x, w int) {
 	t := &p.tile
 	t.xPixel, t.yPixel = l.xPixel, l.yPixel
-	pieces := ceil(l.pixels, tilePixels)
+	pieces, tiles := ceil(l.pixels, tilePixels), ceil(p.outputs, tileOutputs)
 	for i := range l.count {
 		for j := range pieces {
 			from, pixels := part(l.pixels, pieces, j)
 			t.pixels = pixels
-			t.run(p.y, y+i*l.y+from*l.yPixel, p.x, x+i*l.x+from*l.xPixel, p.w, w)
+			yAt, xAt := y+i*l.y+from*l.yPixel, x+i*l.x+from*l.xPixel
+			for k := range tiles {
+				out, outputs := part(p.outputs, tiles, k)
+				t.outputs, t.scale, t.bias = outputs, channels(p.scale, out, outputs), channels(p.bias, out, outputs)
+				t.run(p.y, yAt+out*t.yOutput, p.x, xAt, p.w, w+out*t.wOutput)
+			}
 		}
 	}
 }
