@@ -39,6 +39,9 @@ func (w window) average(p *Pass, x Value, layer string) (Value, error) {
 		}
 		f.window.Sum = true
 	}
+	if x, err = p.settled(x); err != nil {
+		return Value{}, err
+	}
 	n, err := p.apply(f, shape, x.input())
 	return x.with(n, shape), err
 }

@@ -79,15 +79,18 @@ func (l *BatchNorm) Forward(p *Pass, x Value) (Value, error) {
 	if err != nil {
 		return Value{}, err
 	}
+	if x, err = p.settled(x); err != nil { // an earlier step waits
+		return Value{}, err
+	}
 	f := &normalize{
 		BatchNorm: l, running: p.Mode != Training || l.Frozen,
 		kernel: kernel.BatchNorm{Images: p.Images, Channels: shape.Channels, Size: shape.Height * shape.Width},
 	}
-	n, err := p.apply(f, shape, x.input(), quantops.Input{Node: p.Node(l.gamma)}, quantops.Input{Node: p.Node(l.beta)})
-	if err != nil {
-		return Value{}, err
+	if p.Mode == Training && x.product != nil {
+		x.product.follow(f)
 	}
-	return x.with(n, shape), p.remember(l.name, n)
+	x.Shape, x.product, x.waiting.norm = shape, nil, f
+	return x, nil
 }
 
 // Lower folds the normalization into the integers before it.
@@ -148,45 +151,62 @@ func (a accumulators) scaled(factor, offset []float64) accumulators {
 	return accumulators{folded, bound}
 }
 
-// normalize is the normalization as a Function of x, γ and β.
+// normalize is the normalization in a pass, as a part of the [prologue] of whatever takes its result in.
+//
+// Where the normalized numbers come from a weighted layer in training, that layer shares the work: it adds up what the
+// statistics need when it has computed a block, and completes the gradient, which reaches it as that of the normalized
+// numbers, when it takes in a block.
 type normalize struct {
 	*BatchNorm
 	running bool // use the running statistics
+	shared  bool // a weighted layer shares the work
 	kernel  kernel.BatchNorm
 
-	means, variances, sums, products []float64
-	center, scale, slope, offset     []float32
+	moments, products            []kernel.PlaneSums
+	means, variances, first, sum []float64
+	center                       []float32 // means
+	scale, slope, offset, bias   []float32 // y = scale·x + offset; gradient scale·dy + slope·x + bias
 }
-
-var _ quantops.Differentiable = (*normalize)(nil)
-
-func (f *normalize) String() string { return f.name }
 
 func (f *normalize) allocate() {
 	if f.means != nil {
 		return
 	}
 	n := f.kernel.Channels
-	f.means, f.variances, f.sums, f.products = make([]float64, n), make([]float64, n), make([]float64, n), make([]float64, n)
-	f.center, f.scale, f.slope, f.offset = make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
+	for _, v := range []*[]float64{&f.means, &f.variances, &f.first, &f.sum} {
+		*v = make([]float64, n)
+	}
+	for _, v := range []*[]float32{&f.center, &f.scale, &f.slope, &f.offset, &f.bias} {
+		*v = make([]float32, n)
+	}
+	f.moments, f.products = f.kernel.NewSums(), f.kernel.NewSums()
 }
 
-func (f *normalize) Forward(y []float32, x [][]float32) error {
+// addStatistics takes in a channel of a block of x.
+func (f *normalize) addStatistics(block, channel int, x []float32) {
+	f.kernel.AddStatistics(f.moments, block, channel, x)
+}
+
+// begin makes the factors of a run from the statistics.
+func (f *normalize) begin(x, gamma, beta []float32) {
 	f.allocate()
-	if f.running {
+	switch {
+	case f.running:
 		for c := range f.means {
 			f.means[c], f.variances[c] = float64(f.mean.Data()[c]), float64(f.variance.Data()[c])
 		}
-	} else {
-		f.kernel.Statistics(f.means, f.variances, x[0])
+	case f.shared:
+		f.kernel.Moments(f.means, f.variances, f.moments)
+		f.follow()
+	default:
+		f.kernel.Statistics(f.means, f.variances, x)
 		f.follow()
 	}
 	for c := range f.scale {
-		s := float64(x[1][c]) * kernel.InverseDeviation(f.variances[c], f.epsilon())
-		f.scale[c], f.offset[c] = float32(s), float32(float64(x[2][c])-float64(f.means[c]*s))
+		s := float64(gamma[c]) * kernel.InverseDeviation(f.variances[c], f.epsilon())
+		f.center[c], f.scale[c] = float32(f.means[c]), float32(s)
+		f.offset[c] = float32(float64(beta[c]) - float64(f.means[c]*s))
 	}
-	f.kernel.Affine(y, x[0], f.scale, f.offset)
-	return nil
 }
 
 // follow moves the running statistics towards the batch's.
@@ -200,31 +220,42 @@ func (f *normalize) follow() {
 	}
 }
 
-// Backward computes, with x̂ = (x-mean)/σ and n elements a channel,
+// addGradients takes in a piece of a channel of a block: the gradient dy of the normalized numbers, and x.
+func (f *normalize) addGradients(block, channel int, dy, x []float32, first, last bool) {
+	f.kernel.AddGradients(f.products, block, channel, dy, x, f.center[channel], first, last)
+}
+
+// finish computes, with x̂ = (x-mean)/σ and n elements a channel,
 //
 //	dβ = Σ dy,  dγ = Σ dy·x̂,  dx = γ/σ·(dy - dβ/n - x̂·dγ/n)
 //
-// and dx = γ/σ·dy where the statistics are not the batch's.
-func (f *normalize) Backward(dx [][]float32, dy, _ []float32, x [][]float32) error {
-	for c, m := range f.means {
-		f.center[c] = float32(m)
-	}
-	f.kernel.Gradients(f.sums, f.products, dy, x[0], f.center)
+// and dx = γ/σ·dy where the statistics are not the batch's. The gradient in dx turns from dy to that, unless a weighted
+// layer sees to it.
+func (f *normalize) finish(dx, x, dgamma, dbeta, gamma []float32) {
+	f.kernel.Totals(f.first, f.sum, f.products)
 	n := float64(f.kernel.Images) * float64(f.kernel.Size)
 	for c := range f.means {
 		inverse := kernel.InverseDeviation(f.variances[c], f.epsilon())
-		gradient := f.products[c] * inverse
-		dx[1][c], dx[2][c] = float32(gradient), float32(f.sums[c])
-		f.slope[c], f.offset[c] = 0, 0
+		gradient := f.sum[c] * inverse
+		dgamma[c], dbeta[c] = float32(gradient), float32(f.first[c])
+		f.slope[c], f.bias[c] = 0, 0
 		if !f.running {
-			slope := -float64(float64(x[1][c])*inverse) * float64(inverse*gradient) / n
-			mean := float64(float64(x[1][c])*inverse) * f.sums[c] / n
+			slope := -float64(float64(gamma[c])*inverse) * float64(inverse*gradient) / n
+			mean := float64(float64(gamma[c])*inverse) * f.first[c] / n
 			f.slope[c] = float32(slope)
-			f.offset[c] = float32(-mean - float64(slope*float64(f.center[c])))
+			f.bias[c] = float32(-mean - float64(slope*float64(f.center[c])))
 		}
 	}
-	if dx[0] != nil {
-		f.kernel.InputGradient(dx[0], dy, x[0], f.scale, f.slope, f.offset)
+	if dx == nil || f.shared {
+		return
 	}
-	return nil
+	kernel.Parallel(len(f.products), func(i int) {
+		size := f.kernel.Size * kernel.Lanes
+		f.inputGradient(dx[i*size:][:size], dx[i*size:][:size], x[i*size:][:size], i%f.kernel.Channels)
+	})
+}
+
+// inputGradient completes the gradient of a channel of a block.
+func (f *normalize) inputGradient(dx, dy, x []float32, channel int) {
+	kernel.NormGradient(dx, dy, x, f.scale[channel], f.slope[channel], f.bias[channel])
 }

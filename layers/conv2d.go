@@ -48,6 +48,7 @@ func (l *Conv2D) Build(b *Build, in Shape) (Shape, error) {
 	l.plan = func(blocks int) *kernel.Conv {
 		return kernel.NewConv(blocks, in.Channels, l.Outputs, groups, rows, columns)
 	}
+	l.apart = true
 	return l.out, l.build(b, l.Methods, []int{l.Outputs, in.Channels / groups, l.Kernel, l.Kernel}, !l.NoBias)
 }
 

@@ -370,7 +370,8 @@ type Output struct {
 // with one unit for all classes.
 func (p *Pass) Output(x Value) (Output, error) {
 	if x.exact == nil {
-		return Output{x.node, func() float64 { return 1 }}, nil
+		x, err := p.settled(x)
+		return Output{x.node, func() float64 { return 1 }}, err
 	}
 	x, err := p.widen(x, integer.WideBits, func(a accumulators) bool {
 		fraction, _ := math.Frexp(a.affine.Scale[0][0])

@@ -23,6 +23,10 @@ func (l Flatten) Forward(p *Pass, x Value) (Value, error) {
 	if x.isPending() {
 		return x.afterwards(shape, l.Forward), nil
 	}
+	x, err := p.settled(x)
+	if err != nil {
+		return Value{}, err
+	}
 	n, err := p.apply(flatten{}, shape, x.input())
 	return x.with(n, shape), err
 }

@@ -42,6 +42,9 @@ func (l MaxPool2D) Forward(p *Pass, x Value) (Value, error) {
 	if x.isPending() {
 		return x.afterwards(shape, l.Forward), nil
 	}
+	if x, err = p.settled(x); err != nil {
+		return Value{}, err
+	}
 	n, err := p.apply(&maxPool{window: l.window().kernel(p, x.Shape)}, shape, x.input())
 	return x.with(n, shape), err
 }

@@ -49,6 +49,10 @@ func (l *PadShortcut) Forward(p *Pass, x Value) (Value, error) {
 		return x.afterwards(l.shape(x.Shape), l.Forward), nil
 	}
 	shape := l.shape(x.Shape)
+	x, err := p.settled(x)
+	if err != nil {
+		return Value{}, err
+	}
 	n, err := p.apply(&sample{l.kernel(p.Blocks(), x.Shape)}, shape, x.input())
 	return x.with(n, shape), err
 }

@@ -59,6 +59,8 @@ func newProbe(t *testing.T, l Layer, in Shape, images int) *probe {
 	v, err := l.Forward(pass, Value{Shape: in, node: pass.Node(p.input)})
 	require.NoError(t, err)
 	require.Equal(t, p.out, v.Shape)
+	v, err = pass.settled(v)
+	require.NoError(t, err)
 	p.upstream = &dot{make([]float32, p.out.tensor(pass.Blocks()).TotalSize())}
 	loss, err := quantops.Apply(p.upstream, tensor.ScalarShape(), quantops.Input{Node: v.Node()})
 	require.NoError(t, err)

@@ -1,10 +1,6 @@
 package layers
 
-import (
-	"github.com/goqat/goqat/integer"
-	"github.com/goqat/goqat/internal/kernel"
-	"github.com/goqat/goqat/quantops"
-)
+import "github.com/goqat/goqat/integer"
 
 var _ Layer = ReLU{}
 
@@ -26,8 +22,11 @@ func (ReLU) Forward(p *Pass, x Value) (Value, error) {
 		x.Shape = shape
 		return x, nil
 	}
-	n, err := p.apply(relu{}, shape, x.input())
-	return x.with(n, shape), err
+	x.Shape, x.product, x.waiting.relu = shape, nil, true
+	if x.exact != nil { // integers stay what they are worth
+		return p.settled(x)
+	}
+	return x, nil
 }
 
 // Lower adds the rectifier to an integer model.
@@ -35,20 +34,3 @@ func (ReLU) Lower(b *integer.Builder, x integer.Value) (integer.Value, error) { 
 
 // Params returns nothing.
 func (ReLU) Params() []*Param { return nil }
-
-// relu is the rectifier as a Function.
-type relu struct{}
-
-var _ quantops.Differentiable = relu{}
-
-func (relu) String() string { return "relu" }
-
-func (relu) Forward(y []float32, x [][]float32) error {
-	kernel.ReLU(y, x[0])
-	return nil
-}
-
-func (relu) Backward(dx [][]float32, dy, _ []float32, x [][]float32) error {
-	kernel.ReLUGradient(dx[0], dy, x[0])
-	return nil
-}

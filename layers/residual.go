@@ -95,11 +95,16 @@ func (p *Pass) fork(x Value) (main, side Value, err error) {
 		x, err = p.widen(x, integer.WideBits, below(integer.WideBits))
 		return x, x, err
 	}
-	if p.Mode != Training {
-		return x, x, nil
+	waited := x.waiting.any()
+	if x, err = p.settled(x); err != nil || p.Mode != Training {
+		return x, x, err
 	}
-	shortcut, body, err := quantops.Fork(x.input())
-	return x.with(body, x.Shape), x.with(shortcut, x.Shape), err
+	if !waited {
+		shortcut, body, err := quantops.Fork(x.input())
+		return x.with(body, x.Shape), x.with(shortcut, x.Shape), err
+	}
+	body, err := quantops.Side(x.node)
+	return x.with(body, x.Shape), x.with(x.node, x.Shape), err
 }
 
 // below allows integers that are smaller than 2^bits.
@@ -121,8 +126,16 @@ func (p *Pass) add(x, y Value) (Value, error) {
 	if y, err = p.real(y); err != nil {
 		return Value{}, err
 	}
-	n, err := p.apply(sum{}, shape, x.input(), y.input())
-	return Value{Shape: shape, node: n, constant: x.constant && y.constant}, err
+	if y, err = p.settled(y); err != nil {
+		return Value{}, err
+	}
+	if x.waiting.shortcut != nil || x.waiting.relu {
+		if x, err = p.settled(x); err != nil {
+			return Value{}, err
+		}
+	}
+	x.Shape, x.product, x.waiting.shortcut = shape, nil, &y
+	return x, nil
 }
 
 // addExact adds integers as the engine does: each brought below 2^24, then one requantization of both.
@@ -137,25 +150,6 @@ func (p *Pass) addExact(x, y Value, shape Shape) (Value, error) {
 	p.refresh = append(p.refresh, f.prepare)
 	n, err := p.apply(f, shape, x.input(), y.input())
 	return Value{Shape: shape, node: n, exact: &exact{describe: func() (accumulators, error) { return f.result, nil }}}, err
-}
-
-// sum is x + y as a Function.
-type sum struct{}
-
-var _ quantops.Differentiable = sum{}
-
-func (sum) String() string { return "add" }
-
-func (sum) Forward(y []float32, x [][]float32) error {
-	kernel.Add(y, x...)
-	return nil
-}
-
-func (sum) Backward(dx [][]float32, dy, _ []float32, _ [][]float32) error {
-	for _, d := range dx {
-		copy(d, dy) // copies nothing where no gradient is wanted
-	}
-	return nil
 }
 
 // wideSum is the engine's sum of two wide values as a Function.

@@ -15,17 +15,25 @@ type Value struct {
 	constant bool        // depends on no parameter: gets no gradient
 	levels   *activation // the quantizer whose levels the node holds; nil for real numbers
 	exact    *exact      // evaluation only
+	waiting  waiting     // steps that whoever takes the value in still has to do
+	product  *product    // whose output the node is, as long as nothing else has taken it in
 }
 
 // Node returns the value's node: real numbers [blocks][channels][height][width][16] in training, and what
 // [Pass.Output] makes of them in evaluation.
 func (v Value) Node() *gorgonia.Node { return v.node }
 
-func (v Value) input() quantops.Input { return quantops.Input{Node: v.node, Constant: v.constant} }
+// input returns the value as an operand; nothing may be waiting.
+func (v Value) input() quantops.Input {
+	if v.waiting.any() {
+		panic("layers: a value was taken in with steps still waiting; settle it before")
+	}
+	return quantops.Input{Node: v.node, Constant: v.constant}
+}
 
 // with returns the value after an element-wise or shape-changing step of the graph.
 func (v Value) with(n *gorgonia.Node, shape Shape) Value {
-	v.node, v.Shape = n, shape
+	v.node, v.Shape, v.waiting, v.product = n, shape, waiting{}, nil
 	return v
 }
 
@@ -47,30 +55,32 @@ func (a *activation) unit() float32 {
 // grid returns the integer coding of the levels now.
 func (a *activation) grid() (integer.Grid, error) { return a.quantizer.Grid(a.theta.Data()) }
 
-// quantize turns x into levels of the quantizer.
-func (a *activation) quantize(p *Pass, x Value) (Value, error) {
+// quantize turns x into levels of the quantizer, which in training may be left to the layer that takes x in: then it is
+// returned. Without a quantizer they are real numbers.
+func (a *activation) quantize(p *Pass, x Value) (y Value, left *activation, err error) {
 	switch {
 	case a.none():
-		return p.real(x)
-	case p.Mode == Calibration:
-		return a.observe(p, x)
-	case x.exact != nil:
-		return p.requantize(x, a)
+		y, err = p.real(x)
+		return y, nil, err
+	case p.Mode == Training:
+		return x, a, nil
+	case x.exact != nil && p.Mode == Evaluation:
+		y, err = p.requantize(x, a)
+		return y, nil, err
+	}
+	if x, err = p.settled(x); err != nil {
+		return x, nil, err
+	}
+	if p.Mode == Calibration {
+		y, err = a.observe(p, x)
+		return y, nil, err
 	}
 	n, err := quantops.Node{
-		Quantizer: a.quantizer, X: x.input(), Theta: quantops.Input{Node: p.Node(a.theta)},
-		Extent: p.extent(x.Shape), Update: p.Mode == Training,
+		Quantizer: a.quantizer, X: x.input(), Theta: quantops.Input{Node: p.Node(a.theta)}, Extent: p.extent(x.Shape),
 	}.Apply()
-	if err != nil {
-		return Value{}, err
-	}
 	levels := x.with(n, x.Shape)
-	levels.levels = a
-	levels.constant = x.constant && a.theta.Kind != quantops.Learned
-	if p.Mode == Evaluation {
-		levels.exact = exactLevels(a)
-	}
-	return levels, nil
+	levels.levels, levels.exact = a, exactLevels(a)
+	return levels, nil, err
 }
 
 // observe lets the quantizer fit itself to x, which passes through.

@@ -18,6 +18,7 @@ type weighted struct {
 	in     Shape
 	out    Shape
 	plan   func(blocks int) *kernel.Conv
+	apart  bool // blocks can be computed apart
 }
 
 // heBound is the bound of the uniform distribution with variance 2/fanIn (He et al., 2015).
@@ -70,7 +71,7 @@ func (w *weighted) core() *weighted { return w }
 
 // forward adds the layer to a pass.
 func (w *weighted) forward(p *Pass, x Value) (Value, error) {
-	x, err := w.input.quantize(p, x)
+	x, quantizer, err := w.input.quantize(p, x)
 	if err != nil {
 		return Value{}, err
 	}
@@ -83,15 +84,19 @@ func (w *weighted) forward(p *Pass, x Value) (Value, error) {
 	if err != nil {
 		return Value{}, err
 	}
-	inputs := []quantops.Input{x.input(), {Node: node}}
+	f := newProduct(w, p, x.levels)
+	inputs := append(f.take(p, x, quantizer), quantops.Input{Node: node})
+	if quantizer != nil {
+		f.levels = quantizer
+	}
 	if w.bias != nil {
 		inputs = append(inputs, quantops.Input{Node: p.Node(w.bias)})
 	}
-	n, err := p.apply(&product{weighted: w, plan: w.plan(p.Blocks()), levels: x.levels}, w.out, inputs...)
+	n, err := p.apply(f, w.out, inputs...)
 	if err != nil {
 		return Value{}, err
 	}
-	return Value{Shape: w.out, node: n}, p.remember(w.name, n)
+	return Value{Shape: w.out, node: n, product: f}, p.remember(w.name, n)
 }
 
 // encode returns the integers of the weights.
@@ -129,81 +134,4 @@ func (w *weighted) biases() []float32 {
 		return nil
 	}
 	return w.bias.Data()
-}
-
-// product is the layer's arithmetic in training: levels of x times levels of w, times what they are worth, plus bias.
-type product struct {
-	*weighted
-	plan    *kernel.Conv
-	levels  *activation // nil where x holds real numbers
-	scale   []float32   // worth of one accumulator unit in each output channel
-	weights []float32   // real weights
-}
-
-func (f *product) String() string { return f.name }
-
-func (f *product) Forward(y []float32, x [][]float32) error {
-	var bias []float32
-	if len(x) == 3 {
-		bias = x[2]
-	}
-	f.plan.Forward(y, x[0], x[1], f.scales(), bias)
-	return nil
-}
-
-// scales returns the product of the units of x and w for each output channel; nil where both are real numbers.
-func (f *product) scales() []float32 {
-	units, unit := f.weight.Units(), float32(1)
-	if f.levels != nil {
-		unit = f.levels.unit()
-	}
-	if units == nil && f.levels == nil {
-		return nil
-	}
-	if f.scale == nil {
-		f.scale = make([]float32, f.out.Channels)
-	}
-	for o := range f.scale {
-		f.scale[o] = unit
-		if units != nil {
-			f.scale[o] *= units[o%len(units)]
-		}
-	}
-	return f.scale
-}
-
-func (f *product) Backward(dx [][]float32, dy, _ []float32, x [][]float32) error {
-	if dx[0] != nil {
-		f.plan.InputGradient(dx[0], dy, f.realWeights(x[1]))
-	}
-	f.plan.WeightGradient(dx[1], x[0], dy)
-	if f.levels != nil {
-		unit := f.levels.unit()
-		for i := range dx[1] {
-			dx[1][i] *= unit
-		}
-	}
-	if len(dx) == 3 {
-		f.plan.BiasGradient(dx[2], dy)
-	}
-	return nil
-}
-
-// realWeights returns the weights that the levels stand for.
-func (f *product) realWeights(levels []float32) []float32 {
-	units := f.weight.Units()
-	if units == nil {
-		return levels
-	}
-	if f.weights == nil {
-		f.weights = make([]float32, len(levels))
-	}
-	each := len(levels) / f.out.Channels
-	for o := range f.out.Channels {
-		unit, row := units[o%len(units)], f.weights[o*each:(o+1)*each]
-		for i, level := range levels[o*each : (o+1)*each] {
-			row[i] = level * unit
-		}
-	}
-	return f.weights
 }

@@ -25,6 +25,13 @@ type Differentiable interface {
 	Backward(dx [][]float32, dy, y []float32, x [][]float32) error
 }
 
+// Summing is a Differentiable whose result may be handed to several users by [Side]: it takes in the gradients of
+// all of them, the main one's first, and adds them up as it goes.
+type Summing interface {
+	Differentiable
+	BackwardSum(dx, dy [][]float32, y []float32, x [][]float32) error
+}
+
 // Input is an operand of a Function. Constant ones get no gradient: images, labels, derived parameters.
 type Input struct {
 	Node     *gorgonia.Node
@@ -38,7 +45,9 @@ var operations atomic.Uint64
 // Apply adds f to the graph of its inputs. The shape of the result is empty for a scalar.
 func Apply(f Function, shape tensor.Shape, inputs ...Input) (*gorgonia.Node, error) {
 	o := &operation{function: f, number: operations.Add(1), constant: make([]bool, len(inputs)), x: make([][]float32, len(inputs))}
-	o.setOutput(shape)
+	if o.shape = shape.Clone(); !o.passes() {
+		o.setOutput(shape)
+	}
 	children := make(gorgonia.Nodes, len(inputs))
 	for i, in := range inputs {
 		children[i], o.constant[i] = in.Node, in.Constant
@@ -132,6 +141,14 @@ type operation struct {
 	number   uint64
 	constant []bool
 	x        [][]float32
+	sides    []*gorgonia.Node // other nodes of the result
+	incoming gorgonia.Nodes   // their gradients
+}
+
+// passes says whether the result is the first input itself.
+func (o *operation) passes() bool {
+	_, ok := o.function.(passing)
+	return ok
 }
 
 func (o *operation) String() string        { return o.function.String() }
@@ -151,6 +168,10 @@ func (o *operation) Do(values ...gorgonia.Value) (gorgonia.Value, error) {
 			return nil, err
 		}
 		o.x[i] = x
+	}
+	if o.passes() {
+		o.y = o.x[0]
+		return values[0], nil
 	}
 	return o.run(o, func(y []float32) error { return o.function.Forward(y, o.x) })
 }
@@ -179,18 +200,19 @@ func (o *operation) SymDiff(inputs gorgonia.Nodes, _, grad *gorgonia.Node) (gorg
 	return gradients, nil
 }
 
-// collect hands the gradient of a fork's side to the fork.
+// collect hands the gradient of a side to the operation that it is of.
 func (o *operation) collect(gradient *gorgonia.Node) {
-	if s, ok := o.function.(*sideways); ok {
-		s.of.gradients = append(s.of.gradients, gradient)
+	if s, ok := o.function.(sideways); ok {
+		s.of.incoming = append(s.of.incoming, gradient)
 	}
 }
 
 // gradients makes one backward operation, which computes all gradients at once and is itself the first of them, and
 // for each further gradient an operation that hands over its buffer.
 func (o *operation) gradients(inputs gorgonia.Nodes, grad *gorgonia.Node) (gorgonia.Nodes, error) {
-	if f, ok := o.function.(*fork); ok {
-		return f.symDiff(o, inputs[0], grad)
+	incoming := append(gorgonia.Nodes{grad}, o.incoming...)
+	if users := o.sideUsers(); len(o.incoming) != users {
+		return nil, fmt.Errorf("quantops: %s: %d of %d users of its side have a gradient; a path from the side needs learned parameters", o, len(o.incoming), users)
 	}
 	gradients := make(gorgonia.Nodes, len(inputs))
 	var first *backward
@@ -202,9 +224,11 @@ func (o *operation) gradients(inputs gorgonia.Nodes, grad *gorgonia.Node) (gorgo
 		g.setOutput(inputs[i].Shape())
 		var err error
 		if first == nil {
-			first = &backward{gradient: g, dx: make([][]float32, len(inputs))}
-			first.types = []hm.Type{typeOf(grad.Shape())}
-			gradients[i], err = gorgonia.ApplyOp(first, grad)
+			first = &backward{gradient: g, dx: make([][]float32, len(inputs)), dy: make([][]float32, len(incoming))}
+			for _, in := range incoming {
+				first.types = append(first.types, typeOf(in.Shape()))
+			}
+			gradients[i], err = gorgonia.ApplyOp(first, incoming...)
 			first.node = gradients[i]
 		} else {
 			g.types = []hm.Type{typeOf(first.shape)}
@@ -237,16 +261,22 @@ func (g *gradient) Do(...gorgonia.Value) (gorgonia.Value, error) { return g.valu
 // are still those of this step, since the gradient that comes in depends on them.
 type backward struct {
 	*gradient
-	dx   [][]float32
-	node *gorgonia.Node
+	dx, dy [][]float32
+	node   *gorgonia.Node
 }
 
 func (b *backward) Do(values ...gorgonia.Value) (gorgonia.Value, error) {
-	dy, err := floats(values[0])
-	if err != nil {
-		return nil, err
+	for i, v := range values {
+		dy, err := floats(v)
+		if err != nil {
+			return nil, err
+		}
+		b.dy[i] = dy
 	}
 	return b.run(b, func([]float32) error {
-		return b.of.function.(Differentiable).Backward(b.dx, dy, b.of.y, b.of.x)
+		if len(b.dy) > 1 {
+			return b.of.function.(Summing).BackwardSum(b.dx, b.dy, b.of.y, b.of.x)
+		}
+		return b.of.function.(Differentiable).Backward(b.dx, b.dy[0], b.of.y, b.of.x)
 	})
 }

@@ -25,45 +25,53 @@ func (n *BatchNorm) at(x []float32, block, channel int) []float32 {
 // lanes is how many lanes of a block hold images.
 func (n *BatchNorm) lanes(block int) int { return min(Lanes, n.Images-block*Lanes) }
 
-// planeSums are two sums over a channel's elements in a block, and their lanes.
-type planeSums struct {
+// PlaneSums are two sums over a plane, the elements of a channel in one block. Planes may be added up in any order and
+// on any thread; [BatchNorm.Moments] and [BatchNorm.Totals] take them together.
+type PlaneSums struct {
+	origin        float32
 	first, second float64
 	a, b          [Lanes]float32
 }
 
-// sums computes two sums for every channel in every block: lanes adds up the elements of one, which are every plane of
-// the tensor in order, so that threads read through memory as it lies.
-func (n *BatchNorm) sums(lanes func(a, b *[Lanes]float32, block, channel int)) []planeSums {
-	planes := make([]planeSums, n.blocks()*n.Channels)
-	n.each(func(block, channel int) {
-		p := &planes[block*n.Channels+channel]
-		lanes(&p.a, &p.b, block, channel)
-		p.first, p.second = n.halve(&p.a, block), n.halve(&p.b, block)
-	})
-	return planes
+// NewSums returns the sums of all planes, [blocks][channels].
+func (n *BatchNorm) NewSums() []PlaneSums { return make([]PlaneSums, n.blocks()*n.Channels) }
+
+// plane returns the sums of one plane.
+func (n *BatchNorm) plane(s []PlaneSums, block, channel int) *PlaneSums {
+	return &s[block*n.Channels+channel]
 }
 
-// halve adds up the lane sums of a block, without its padded lanes.
-func (n *BatchNorm) halve(lanes *[Lanes]float32, block int) float64 {
+// halve makes the sums of a plane of those of its lanes, without the padded ones.
+func (n *BatchNorm) halve(p *PlaneSums, block int) {
+	p.first, p.second = halveFirst(&p.a, n.lanes(block)), halveFirst(&p.b, n.lanes(block))
+}
+
+// halveFirst adds up the first lanes.
+func halveFirst(v *[Lanes]float32, lanes int) float64 {
 	var wide [Lanes]float64
-	for l := range n.lanes(block) {
-		wide[l] = float64(lanes[l])
+	for l := range lanes {
+		wide[l] = float64(v[l])
 	}
 	return halve(&wide)
 }
 
-// Statistics computes mean and (biased) variance of every channel. Elements are taken relative to the first one of the
-// channel in their block, so that a mean much larger than the deviation costs no digits.
-func (n *BatchNorm) Statistics(mean, variance []float64, x []float32) {
-	planes := n.sums(func(sum, squares *[Lanes]float32, b, c int) {
-		sumSquares(sum, squares, n.at(x, b, c), n.at(x, b, c)[0])
-	})
+// AddStatistics computes the sums that [BatchNorm.Moments] needs of the plane x.
+func (n *BatchNorm) AddStatistics(s []PlaneSums, block, channel int, x []float32) {
+	p := n.plane(s, block, channel)
+	*p = PlaneSums{origin: x[0]}
+	sumSquares(&p.a, &p.b, x, p.origin)
+	n.halve(p, block)
+}
+
+// Moments computes mean and (biased) variance of every channel. Elements have been taken relative to the first one of
+// their plane, so that a mean much larger than the deviation costs no digits.
+func (n *BatchNorm) Moments(mean, variance []float64, s []PlaneSums) {
 	for c := range n.Channels {
 		var sum, squares float64 // relative to the first block's origin
-		first := float64(n.at(x, 0, c)[0])
+		first := float64(s[c].origin)
 		for b := range n.blocks() {
-			p := &planes[b*n.Channels+c]
-			count, shift := float64(n.lanes(b)*n.Size), float64(n.at(x, b, c)[0])-first
+			p := n.plane(s, b, c)
+			count, shift := float64(n.lanes(b)*n.Size), float64(p.origin)-first
 			sum += p.first + float64(count*shift)
 			squares += p.second + float64(shift*(float64(2*p.first)+float64(count*shift)))
 		}
@@ -71,6 +79,13 @@ func (n *BatchNorm) Statistics(mean, variance []float64, x []float32) {
 		mean[c] = first + offset
 		variance[c] = max(0, squares/n.count()-float64(offset*offset))
 	}
+}
+
+// Statistics computes mean and (biased) variance of every channel of x.
+func (n *BatchNorm) Statistics(mean, variance []float64, x []float32) {
+	s := n.NewSums()
+	n.each(func(b, c int) { n.AddStatistics(s, b, c, n.at(x, b, c)) })
+	n.Moments(mean, variance, s)
 }
 
 // sumSquares adds x-origin and its square, lane by lane.
@@ -84,29 +99,34 @@ func sumSquares(sum, squares *[Lanes]float32, x []float32, origin float32) {
 	}
 }
 
-// Affine computes y = fma(x, scale[c], offset[c]).
-func (n *BatchNorm) Affine(y, x, scale, offset []float32) {
-	n.each(func(b, c int) {
-		affine(n.at(y, b, c), n.at(x, b, c), scale[c], offset[c])
-	})
-}
-
-func affine(y, x []float32, scale, offset float32) {
+// Affine computes y = fma(x, scale, offset) for elements of one channel.
+func Affine(y, x []float32, scale, offset float32) {
+	y = y[:len(x)]
 	for i := affineSIMD(y, x, scale, offset); i < len(x); i++ {
 		y[i] = float32(fma(float64(x[i]), float64(scale), float64(offset)))
 	}
 }
 
-// Gradients computes for every channel Σ dy and Σ dy·(x-mean).
-func (n *BatchNorm) Gradients(sum, product []float64, dy, x []float32, mean []float32) {
-	planes := n.sums(func(s, p *[Lanes]float32, b, c int) {
-		sumProducts(s, p, n.at(dy, b, c), n.at(x, b, c), mean[c])
-	})
-	clear(sum[:n.Channels])
-	clear(product[:n.Channels])
-	for i := range planes {
-		sum[i%n.Channels] += planes[i].first
-		product[i%n.Channels] += planes[i].second
+// AddGradients adds Σ dy and Σ dy·(x-mean) over elements of a plane, which come in order; first starts the sums, and
+// last ends them.
+func (n *BatchNorm) AddGradients(s []PlaneSums, block, channel int, dy, x []float32, mean float32, first, last bool) {
+	p := n.plane(s, block, channel)
+	if first {
+		*p = PlaneSums{}
+	}
+	sumProducts(&p.a, &p.b, dy[:len(x)], x, mean)
+	if last {
+		n.halve(p, block)
+	}
+}
+
+// Totals adds up the planes of every channel in the order of blocks.
+func (n *BatchNorm) Totals(first, second []float64, s []PlaneSums) {
+	clear(first[:n.Channels])
+	clear(second[:n.Channels])
+	for i := range s {
+		first[i%n.Channels] += s[i].first
+		second[i%n.Channels] += s[i].second
 	}
 }
 
@@ -121,14 +141,9 @@ func sumProducts(sum, product *[Lanes]float32, dy, x []float32, mean float32) {
 	}
 }
 
-// InputGradient computes dx = fma(dy, scale[c], fma(x, slope[c], offset[c])).
-func (n *BatchNorm) InputGradient(dx, dy, x, scale, slope, offset []float32) {
-	n.each(func(b, c int) {
-		inputGradient(n.at(dx, b, c), n.at(dy, b, c), n.at(x, b, c), scale[c], slope[c], offset[c])
-	})
-}
-
-func inputGradient(dx, dy, x []float32, scale, slope, offset float32) {
+// NormGradient computes dx = fma(dy, scale, fma(x, slope, offset)) for elements of one channel; dx may be dy.
+func NormGradient(dx, dy, x []float32, scale, slope, offset float32) {
+	dx, dy = dx[:len(x)], dy[:len(x)]
 	for i := inputGradientSIMD(dx, dy, x, scale, slope, offset); i < len(x); i++ {
 		shared := fma(float64(x[i]), float64(slope), float64(offset))
 		dx[i] = float32(fma(float64(dy[i]), float64(scale), shared))

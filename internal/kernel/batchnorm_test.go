@@ -54,9 +54,17 @@ func (c normCase) results(t *testing.T) normResults {
 	dx, dxIntact := guarded(t, len(c.x))
 	r := normResults{wide(), wide(), wide(), wide(), y, dx}
 	c.Statistics(r.mean, r.variance, c.x)
-	c.Affine(y, c.x, c.scale, c.offset)
-	c.Gradients(r.sum, r.product, c.dy, c.x, c.offset)
-	c.InputGradient(dx, c.dy, c.x, c.scale, c.slope, c.offset)
+	sums := c.NewSums()
+	for i := range sums {
+		b, k := i/c.Channels, i%c.Channels
+		px, pdy := c.at(c.x, b, k), c.at(c.dy, b, k)
+		Affine(c.at(y, b, k), px, c.scale[k], c.offset[k])
+		NormGradient(c.at(dx, b, k), pdy, px, c.scale[k], c.slope[k], c.offset[k])
+		half := len(px) / 2 / Lanes * Lanes
+		c.AddGradients(sums, b, k, pdy[:half], px[:half], c.offset[k], true, false)
+		c.AddGradients(sums, b, k, pdy[half:], px[half:], c.offset[k], half == 0, true)
+	}
+	c.Totals(r.sum, r.product, sums)
 	yIntact()
 	dxIntact()
 	return r

@@ -122,7 +122,7 @@ func BenchmarkResidual(b *testing.B) {
 	stream := rand.New(rand.NewPCG(1, 1))
 	x, y, z := aligned(stream, benchElements), aligned(stream, benchElements), aligned(stream, benchElements)
 	norm := &BatchNorm{Images: 128, Channels: 16, Size: 32 * 32}
-	sums, products := make([]float64, norm.Channels), make([]float64, norm.Channels)
+	sums, products, planes := make([]float64, norm.Channels), make([]float64, norm.Channels), norm.NewSums()
 	p, q, r := random(stream, norm.Channels), random(stream, norm.Channels), random(stream, norm.Channels)
 	sample := &Sample{Blocks: 8, Channels: 16, Height: 32, Width: 32, Stride: 2, Before: 8, After: 8}
 	plane := Axis{In: 32, Out: 1, Kernel: 32, Stride: 1}
@@ -133,9 +133,15 @@ func BenchmarkResidual(b *testing.B) {
 		do      func()
 	}{
 		{"Statistics", 1, func() { norm.Statistics(sums, products, x) }},
-		{"Affine", 2, func() { norm.Affine(y, x, p, q) }},
-		{"Gradients", 2, func() { norm.Gradients(sums, products, y, x, p) }},
-		{"InputGradient", 3, func() { norm.InputGradient(y, z, x, p, q, r) }},
+		{"Affine", 2, func() { norm.each(func(b, c int) { Affine(norm.at(y, b, c), norm.at(x, b, c), p[c], q[c]) }) }},
+		{"AddGradients", 2, func() {
+			norm.each(func(b, c int) { norm.AddGradients(planes, b, c, norm.at(y, b, c), norm.at(x, b, c), p[c], true, true) })
+		}},
+		{"NormGradient", 3, func() {
+			norm.each(func(b, c int) {
+				NormGradient(norm.at(y, b, c), norm.at(z, b, c), norm.at(x, b, c), p[c], q[c], r[c])
+			})
+		}},
 		{"copy", 2, func() { chunks(len(x), func(from, to int) { copy(y[from:to], x[from:to]) }) }}, // what memory allows
 		{"Add", 3, func() { Add(y, x, z) }},
 		{"Add in place", 3, func() { Add(y, y, x) }},

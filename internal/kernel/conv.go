@@ -18,6 +18,7 @@ type Conv struct {
 	sizes            [3]int // of x, y and w in floats
 	forward, inverse [2]walk
 	weights          weightPlan
+	serial           bool // runs on the calling thread
 }
 
 // view holds the distances, in floats, from one block, channel, row and column of a tensor to the next.
@@ -42,6 +43,14 @@ func NewLinear(blocks, in, out int) *Conv {
 		y: view{block: blocks * out * Lanes, channel: Lanes, column: out * Lanes}}
 	c.plan()
 	return c
+}
+
+// Block returns the plan of a single block, which runs on the calling thread: for tasks that take in a block each.
+func (c *Conv) Block() *Conv {
+	one := *c
+	one.blocks, one.serial = 1, true
+	one.plan()
+	return &one
 }
 
 func blockView(channels, height, width int) view {
@@ -73,7 +82,7 @@ func (c *Conv) Forward(y, x, w, scale, bias []float32) {
 	t := tile{channels: c.inputs, xChannel: c.x.channel, wChannel: kernel, wOutput: c.inputs * kernel, yOutput: c.y.channel}
 	t.aim(&c.forward, c.x, c.columns.Kernel)
 	shares := c.shares(c.outputs)
-	Parallel(c.blocks*c.groups*shares, func(task int) {
+	c.parallel(c.blocks*c.groups*shares, func(task int) {
 		n, g := task/(c.groups*shares), task/shares%c.groups
 		o, outputs := part(c.outputs, shares, task%shares)
 		out := g*c.outputs + o
@@ -101,7 +110,7 @@ func (c *Conv) InputGradient(dx, dy, w []float32) {
 	t := tile{channels: c.outputs, xChannel: c.y.channel, wChannel: c.inputs * kernel, wOutput: kernel, yOutput: c.x.channel}
 	t.aim(&c.inverse, c.y, c.columns.Kernel)
 	shares := c.shares(c.inputs)
-	Parallel(c.blocks*c.groups*shares, func(task int) {
+	c.parallel(c.blocks*c.groups*shares, func(task int) {
 		n, g := task/(c.groups*shares), task/shares%c.groups
 		in, inputs := part(c.inputs, shares, task%shares)
 		p := product{tile: t, walks: &c.inverse, source: c.y, target: c.x, kernelColumns: c.columns.Kernel, x: dy, y: dx, w: w}
@@ -117,10 +126,21 @@ func (c *Conv) InputGradient(dx, dy, w []float32) {
 // caches, but every thread needs something to do.
 func (c *Conv) shares(channels int) int {
 	tasks, want := c.blocks*c.groups, runtime.GOMAXPROCS(0)
-	if tasks%want == 0 {
+	if c.serial || tasks%want == 0 {
 		return 1
 	}
 	return min(ceil(4*want, tasks), ceil(channels, tileOutputs))
+}
+
+// parallel is Parallel, or a loop for a serial plan.
+func (c *Conv) parallel(tasks int, do func(task int)) {
+	if !c.serial {
+		Parallel(tasks, do)
+		return
+	}
+	for i := range tasks {
+		do(i)
+	}
 }
 
 // product is one task of Forward or InputGradient: output channels of one block.

@@ -87,7 +87,7 @@ func (c *Conv) WeightGradient(dw, x, dy []float32) {
 	p := &c.weights
 	tiles := c.groups * len(p.outputs) * len(p.inputs) * len(p.taps)
 	tasks := min(tiles, 4*runtime.GOMAXPROCS(0)) // few, since the tiles of a task share what they read
-	Parallel(tasks, func(task int) {
+	c.parallel(tasks, func(task int) {
 		s := weightScratches.Get().(*weightScratch)
 		from, n := part(tiles, tasks, task)
 		if c.blocks == 1 { // nothing to share
@@ -201,7 +201,7 @@ func (c *Conv) BiasGradient(db, dy []float32) {
 	if len(dy) < c.sizes[1] {
 		panic(fmt.Sprintf("kernel: Conv.BiasGradient: dy has %d floats, want %d", len(dy), c.sizes[1]))
 	}
-	Parallel(c.groups*c.outputs, func(o int) {
+	c.parallel(c.groups*c.outputs, func(o int) {
 		db[o] = 0
 		for n := range c.blocks {
 			var lanes [Lanes]float32

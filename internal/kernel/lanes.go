@@ -40,3 +40,10 @@ func halve[F float32 | float64](v *[Lanes]F) F {
 	}
 	return v[0]
 }
+
+// ClearLanes makes every lane from the given one on zero: those of a last block that hold no image.
+func ClearLanes(x []float32, from int) {
+	for i := 0; i < len(x); i += Lanes {
+		clear(x[i+from : i+Lanes])
+	}
+}

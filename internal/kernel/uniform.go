@@ -51,28 +51,42 @@ func (u *Uniform) Level(x float32) float32 {
 
 // Levels computes the level of every element.
 func (u *Uniform) Levels(y, x []float32) {
-	y = y[:len(x)]
 	q := u.rounding()
-	chunks(len(x), func(from, to int) {
-		for i := from + q.levelsSIMD(y[from:to], x[from:to]); i < to; i++ {
-			y[i] = q.level(x[i])
-		}
-	})
+	if len(x) <= chunk {
+		q.levels(y, x)
+		return
+	}
+	shared := q
+	chunks(len(x), func(from, to int) { shared.levels(y[from:to], x[from:to]) })
+}
+
+func (q *rounding) levels(y, x []float32) {
+	y = y[:len(x)]
+	for i := q.levelsSIMD(y, x); i < len(x); i++ {
+		y[i] = q.level(x[i])
+	}
 }
 
 // Gradient is the clipped straight-through estimator: dx = dy where the rounded level lies in the range, else 0.
 func (u *Uniform) Gradient(dx, dy, x []float32) {
-	dx, dy = dx[:len(x)], dy[:len(x)]
 	q := u.rounding()
-	chunks(len(x), func(from, to int) {
-		for i := from + q.gradientSIMD(dx[from:to], dy[from:to], x[from:to]); i < to; i++ {
-			g := float32(0)
-			if _, r := q.round(x[i]); r >= q.low && r <= q.high {
-				g = dy[i]
-			}
-			dx[i] = g
+	if len(x) <= chunk {
+		q.gradient(dx, dy, x)
+		return
+	}
+	shared := q
+	chunks(len(x), func(from, to int) { shared.gradient(dx[from:to], dy[from:to], x[from:to]) })
+}
+
+func (q *rounding) gradient(dx, dy, x []float32) {
+	dx, dy = dx[:len(x)], dy[:len(x)]
+	for i := q.gradientSIMD(dx, dy, x); i < len(x); i++ {
+		g := float32(0)
+		if _, r := q.round(x[i]); r >= q.low && r <= q.high {
+			g = dy[i]
 		}
-	})
+		dx[i] = g
+	}
 }
 
 // StepGradient is Gradient with the derivative by the step size, which it returns:
@@ -82,11 +96,13 @@ func (u *Uniform) Gradient(dx, dy, x []float32) {
 // Terms are float32; they add up in float64 lane sums over each chunk, halved, chunks in order. Inside is decided on
 // the rounded level, or with exact on v itself (the closed interval Low ≤ v ≤ High).
 func (u *Uniform) StepGradient(dx, dy, x []float32, exact bool) float64 {
-	dx, dy = dx[:len(x)], dy[:len(x)]
 	q := u.rounding()
-	sums := make([]float64, ceil(len(x), chunk))
+	if len(x) <= chunk {
+		return 0 + q.stepChunk(dx[:len(x)], dy[:len(x)], x, exact)
+	}
+	shared, sums := q, make([]float64, ceil(len(x), chunk))
 	chunks(len(x), func(from, to int) {
-		sums[from/chunk] = q.stepChunk(dx[from:to], dy[from:to], x[from:to], exact)
+		sums[from/chunk] = shared.stepChunk(dx[from:to], dy[from:to], x[from:to], exact)
 	})
 	total := 0.0
 	for _, s := range sums {

@@ -1,0 +1,38 @@
+package layers
+
+import "sync"
+
+// buffers are scratch memory of tasks, kept for reuse: a step allocates nothing once they have their size.
+var buffers scratch
+
+// scratch is a stock of buffers. It stays small: no more are made than are in use at a time.
+type scratch struct {
+	sync.Mutex
+	free [][]float32
+}
+
+// get returns a buffer of n elements that hold anything.
+func (s *scratch) get(n int) []float32 {
+	s.Lock()
+	defer s.Unlock()
+	best := -1
+	for i, b := range s.free {
+		if cap(b) >= n && (best < 0 || cap(b) < cap(s.free[best])) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return make([]float32, n)
+	}
+	b := s.free[best]
+	last := len(s.free) - 1
+	s.free[best] = s.free[last]
+	s.free = s.free[:last]
+	return b[:n]
+}
+
+func (s *scratch) put(b []float32) {
+	s.Lock()
+	defer s.Unlock()
+	s.free = append(s.free, b)
+}

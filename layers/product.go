@@ -1,0 +1,308 @@
+package layers
+
+import (
+	"runtime"
+
+	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/quantops"
+)
+
+// product is a weighted layer's arithmetic in training: levels of x times levels of w, times what they are worth, plus
+// bias. Its operands are those of its prologue, then w and the bias.
+//
+// Convolutions go block by block, so that what lies between the layer's operands and its sums stays in the second cache:
+// the prologue's results, the gradient of the layer's output behind a normalization, and that of its input before the
+// prologue's gradient. Where blocks are too few for the threads, these are tensors, and every step has tasks of its own.
+type product struct {
+	prologue
+	*weighted
+	plan, one *kernel.Conv // of all blocks, and of one
+	levels    *activation  // nil where x holds real numbers
+	after     *normalize   // what takes in the output and shares its work; nil for none
+	scale     []float32    // worth of one accumulator unit in each output channel
+	weights   []float32    // real weights
+}
+
+var _ quantops.Differentiable = (*product)(nil)
+
+func newProduct(w *weighted, p *Pass, levels *activation) *product {
+	plan := w.plan(p.Blocks())
+	return &product{weighted: w, plan: plan, one: plan.Block(), levels: levels}
+}
+
+func (f *product) String() string { return f.name }
+
+// follow lets a normalization take in the output.
+func (f *product) follow(n *normalize) {
+	n.shared, f.after = true, n
+	n.allocate()
+}
+
+// weightPlace is the operand that holds the weights.
+func (f *product) weightPlace(x [][]float32) int {
+	if f.bias != nil {
+		return len(x) - 2
+	}
+	return len(x) - 1
+}
+
+func (f *product) biasOf(x [][]float32) []float32 {
+	if f.bias == nil {
+		return nil
+	}
+	return x[len(x)-1]
+}
+
+// byBlocks says whether there is a block, or several, for each thread.
+func (f *product) byBlocks() bool {
+	blocks, threads := f.pass.Blocks(), runtime.GOMAXPROCS(0)
+	return f.apart && (blocks%threads == 0 || blocks >= 4*threads)
+}
+
+// outLen is the number of elements of a block of the output.
+func (f *product) outLen() int { return f.out.Len() * kernel.Lanes }
+
+func (f *product) outPlane() int { return f.out.Height * f.out.Width * kernel.Lanes }
+
+func (f *product) Forward(y []float32, x [][]float32) error {
+	f.begin(x)
+	w, scales, bias := x[f.weightPlace(x)], f.scales(x), f.biasOf(x)
+	if !f.byBlocks() || f.follows() {
+		in := f.whole(x)
+		f.plan.Forward(y, in.x, w, f.scales(x), bias)
+		in.release()
+		kernel.Parallel(f.pass.Blocks(), func(block int) { f.statistics(y, block) })
+		return nil
+	}
+	kernel.Parallel(f.pass.Blocks(), func(block int) {
+		scratch := buffers.get(f.blockLen())
+		defer buffers.put(scratch)
+		f.one.Forward(y[block*f.outLen():], f.block(scratch, x, block), w, scales, bias)
+		f.statistics(y, block)
+	})
+	return nil
+}
+
+// statistics takes a block of the output in for the normalization after it.
+func (f *product) statistics(y []float32, block int) {
+	if f.after == nil || f.after.running {
+		return
+	}
+	for c := range f.out.Channels {
+		f.after.addStatistics(block, c, y[block*f.outLen()+c*f.outPlane():][:f.outPlane()])
+	}
+}
+
+// taken is what a layer takes in, as a tensor.
+type taken struct{ x, scratch []float32 }
+
+func (t *taken) release() {
+	if t.scratch != nil {
+		buffers.put(t.scratch)
+	}
+}
+
+// whole computes the prologue of all blocks. A quantizer whose parameters follow the data sees them before.
+func (f *product) whole(x [][]float32) taken {
+	if f.nothing() {
+		return taken{x: x[0]}
+	}
+	scratch := buffers.get(f.pass.Blocks() * f.blockLen())
+	if f.follows() && f.pass.Mode == Training {
+		f.fit(scratch, x)
+	}
+	f.tasks(func(block, group int) { f.compute(scratch[block*f.blockLen():][:f.blockLen()], x, block, group) })
+	return taken{scratch, scratch}
+}
+
+// fit lets the quantizer's parameters follow the data.
+func (f *product) fit(scratch []float32, x [][]float32) {
+	real := x[0]
+	if f.any() {
+		before := f.prologue
+		before.activation, real = nil, scratch
+		before.tasks(func(block, group int) { before.compute(scratch[block*f.blockLen():][:f.blockLen()], x, block, group) })
+	}
+	batches := 1 // calibration came first
+	if f.activation.theta.Kind == quantops.Derived {
+		batches = 0
+	}
+	f.activation.quantizer.Fit(x[f.places.theta], real, f.pass.extent(f.shape), batches)
+}
+
+// scales returns the product of the units of x and w for each output channel; nil where both are real numbers.
+func (f *product) scales(x [][]float32) []float32 {
+	units, unit := f.weight.Units(), float32(1)
+	if f.levels != nil {
+		unit = f.levels.unit()
+	}
+	if units == nil && f.levels == nil {
+		return nil
+	}
+	if f.scale == nil {
+		f.scale = make([]float32, f.out.Channels)
+	}
+	for o := range f.scale {
+		f.scale[o] = unit
+		if units != nil {
+			f.scale[o] *= units[o%len(units)]
+		}
+	}
+	return f.scale
+}
+
+func (f *product) Backward(dx [][]float32, dy, y []float32, x [][]float32) error {
+	f.prepare()
+	g := &gradients{product: f, dx: dx, dy: dy, y: y, x: x, w: f.realWeights(x[f.weightPlace(x)])}
+	g.wanted = dx[0] != nil
+	for i := 1; i < f.weightPlace(x); i++ {
+		g.wanted = g.wanted || dx[i] != nil
+	}
+	if f.byBlocks() {
+		g.byBlocks()
+	} else {
+		g.whole()
+	}
+	if g.wanted {
+		f.finish(dx, x)
+	}
+	if f.levels != nil {
+		unit, dw := f.levels.unit(), dx[f.weightPlace(x)]
+		for i := range dw {
+			dw[i] *= unit
+		}
+	}
+	return nil
+}
+
+// realWeights returns the weights that the levels stand for.
+func (f *product) realWeights(levels []float32) []float32 {
+	units := f.weight.Units()
+	if units == nil {
+		return levels
+	}
+	if f.weights == nil {
+		f.weights = make([]float32, len(levels))
+	}
+	each := len(levels) / f.out.Channels
+	for o := range f.out.Channels {
+		unit, row := units[o%len(units)], f.weights[o*each:(o+1)*each]
+		for i, level := range levels[o*each : (o+1)*each] {
+			row[i] = level * unit
+		}
+	}
+	return f.weights
+}
+
+// gradients is one run of product.Backward.
+type gradients struct {
+	*product
+	dx, x    [][]float32
+	dy, y, w []float32
+	wanted   bool // any gradient before the weights'
+}
+
+// output returns the gradient of a block of the layer's output, completed in scratch where a normalization has left
+// that to the layer.
+func (g *gradients) output(scratch []float32, block int) []float32 {
+	at := block * g.outLen()
+	dy := g.dy[at:][:g.outLen()]
+	if g.after == nil {
+		return dy
+	}
+	plane := g.outPlane()
+	for c := range g.out.Channels {
+		g.after.inputGradient(scratch[c*plane:][:plane], dy[c*plane:], g.y[at+c*plane:][:plane], c)
+	}
+	if lanes := g.pass.Images - block*kernel.Lanes; lanes < kernel.Lanes {
+		kernel.ClearLanes(scratch[:g.outLen()], lanes)
+	}
+	return scratch
+}
+
+// byBlocks computes the gradients with a task for each block; those of the weights add up in the order of blocks.
+func (g *gradients) byBlocks() {
+	blocks, weights := g.pass.Blocks(), len(g.w)
+	parts := buffers.get(blocks * (weights + g.out.Channels))
+	defer buffers.put(parts)
+	kernel.Parallel(blocks, func(block int) {
+		b := buffers.get(2*g.blockLen() + g.outLen())
+		defer buffers.put(b)
+		in, din, out := b[:g.blockLen()], b[g.blockLen():][:g.blockLen()], b[2*g.blockLen():]
+		dy := g.output(out, block)
+		g.one.WeightGradient(parts[block*weights:][:weights], g.input(in, din, dy, block), dy)
+		if g.bias != nil {
+			g.one.BiasGradient(parts[blocks*weights+block*g.out.Channels:][:g.out.Channels], dy)
+		}
+	})
+	last := g.weightPlace(g.x)
+	addParts(g.dx[last], parts[:blocks*weights])
+	if g.bias != nil {
+		addParts(g.dx[last+1], parts[blocks*weights:][:blocks*g.out.Channels])
+	}
+}
+
+// input computes the gradients before the layer's of a block and returns what the layer has taken in.
+func (g *gradients) input(in, din, dy []float32, block int) []float32 {
+	if !g.wanted {
+		return g.block(in, g.x, block)
+	}
+	g.one.InputGradient(din, dy, g.w)
+	if g.nothing() {
+		copyWanted(g.dx[0], din, block*g.blockLen())
+		return g.block(in, g.x, block)
+	}
+	for group := range g.groups() {
+		g.backward(g.dx, din, g.x, block, group, nil, in)
+	}
+	return in
+}
+
+// addParts adds up parts of the length of sum in order.
+func addParts(sum, parts []float32) {
+	copy(sum, parts)
+	for from := len(sum); from < len(parts); from += len(sum) {
+		kernel.Add(sum, sum, parts[from:][:len(sum)])
+	}
+}
+
+// whole computes the gradients one after the other, each of all blocks.
+func (g *gradients) whole() {
+	blocks := g.pass.Blocks()
+	dy := g.dy
+	if g.after != nil {
+		dy = buffers.get(blocks * g.outLen())
+		defer buffers.put(dy)
+		kernel.Parallel(blocks, func(block int) { g.output(dy[block*g.outLen():][:g.outLen()], block) })
+	}
+	in := taken{x: g.x[0]}
+	switch {
+	case g.wanted && g.nothing():
+		g.plan.InputGradient(g.dx[0], dy, g.w)
+	case g.wanted:
+		din := buffers.get(blocks * g.blockLen())
+		defer buffers.put(din)
+		g.plan.InputGradient(din, dy, g.w)
+		scratch := buffers.get(blocks * g.blockLen())
+		in = taken{scratch, scratch}
+		n := g.blockLen()
+		g.tasks(func(block, group int) {
+			g.backward(g.dx, din[block*n:][:n], g.x, block, group, nil, scratch[block*n:][:n])
+		})
+	case !g.nothing():
+		in = g.taken()
+	}
+	defer in.release()
+	last := g.weightPlace(g.x)
+	g.plan.WeightGradient(g.dx[last], in.x, dy)
+	if g.bias != nil {
+		g.plan.BiasGradient(g.dx[last+1], dy)
+	}
+}
+
+// taken computes the prologue of all blocks once more.
+func (g *gradients) taken() taken {
+	scratch := buffers.get(g.pass.Blocks() * g.blockLen())
+	g.tasks(func(block, group int) { g.compute(scratch[block*g.blockLen():][:g.blockLen()], g.x, block, group) })
+	return taken{scratch, scratch}
+}

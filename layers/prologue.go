@@ -1,0 +1,305 @@
+package layers
+
+import (
+	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/quantops"
+)
+
+// waiting is what still has to happen to the real numbers of a value's node, element by element:
+//
+//	z = max(0, γ·(x - mean)/σ + β + shortcut)
+//
+// each part where it is there. Memory is slower than arithmetic, so these steps wait for the layer that takes the value
+// in, which does them as it goes, see [prologue].
+type waiting struct {
+	norm     *normalize
+	shortcut *Value
+	relu     bool
+}
+
+func (w *waiting) any() bool { return w.norm != nil || w.shortcut != nil || w.relu }
+
+// settled returns x with nothing waiting.
+func (p *Pass) settled(x Value) (Value, error) {
+	if !x.waiting.any() {
+		return x, nil
+	}
+	f := &transform{}
+	n, err := p.apply(f, x.Shape, f.take(p, x, nil)...)
+	if err != nil {
+		return Value{}, err
+	}
+	y := x.with(n, x.Shape)
+	y.constant = x.constant && x.waiting.norm == nil && (x.waiting.shortcut == nil || x.waiting.shortcut.constant)
+	return y, p.remember(f.String(), n)
+}
+
+// prologue is the element-wise work between the numbers of a node and the layer that takes them in: what waits for it,
+// then the layer's quantizer. It goes through a tensor piece by piece: in each block as many channels together as fill
+// [kernel.Chunk] elements, or a channel in pieces of that size. Sums of parameter gradients add up in that order.
+type prologue struct {
+	waiting
+	pass       *Pass
+	shape      Shape
+	activation *activation // nil for none
+	places     struct{ gamma, beta, shortcut, theta int }
+
+	thetas []float32 // by piece, its gradient of the quantizer's parameters
+}
+
+// take makes f the prologue of x and returns its operands.
+func (f *prologue) take(p *Pass, x Value, a *activation) []quantops.Input {
+	f.waiting, f.pass, f.shape, f.activation = x.waiting, p, x.Shape, a
+	inputs := []quantops.Input{{Node: x.node, Constant: x.constant}}
+	add := func(in quantops.Input) int {
+		inputs = append(inputs, in)
+		return len(inputs) - 1
+	}
+	if f.norm != nil {
+		f.places.gamma = add(quantops.Input{Node: p.Node(f.norm.gamma)})
+		f.places.beta = add(quantops.Input{Node: p.Node(f.norm.beta)})
+	}
+	if f.shortcut != nil {
+		f.places.shortcut = add(f.shortcut.input())
+	}
+	if a != nil {
+		f.places.theta = add(quantops.Input{Node: p.Node(a.theta), Constant: a.theta.Kind != quantops.Learned})
+	}
+	return inputs
+}
+
+// nothing says whether x passes as it is.
+func (f *prologue) nothing() bool { return !f.any() && f.activation == nil }
+
+// plane is the number of elements of a channel in a block.
+func (f *prologue) plane() int { return f.shape.Height * f.shape.Width * kernel.Lanes }
+
+func (f *prologue) blockLen() int { return f.shape.Channels * f.plane() }
+
+// group is how many channels go together.
+func (f *prologue) group() int { return min(f.shape.Channels, max(1, kernel.Chunk/f.plane())) }
+
+func (f *prologue) groups() int { return (f.shape.Channels + f.group() - 1) / f.group() }
+
+// pieces is the number of pieces of a group.
+func (f *prologue) pieces() int { return (f.group()*f.plane() + kernel.Chunk - 1) / kernel.Chunk }
+
+// piece is a run of elements of one block, of whole channels or of one.
+type piece struct {
+	block, number  int // the latter counts through the tensor
+	channel, count int // channels
+	from, to       int // elements of the block
+	first, last    bool
+}
+
+// each calls do with the pieces of one group.
+func (f *prologue) each(block, group int, do func(piece)) {
+	channel := group * f.group()
+	count := min(f.group(), f.shape.Channels-channel)
+	from, to := channel*f.plane(), (channel+count)*f.plane()
+	for i := range f.pieces() {
+		p := piece{block: block, number: (block*f.groups()+group)*f.pieces() + i, channel: channel, count: count,
+			from: from + i*kernel.Chunk, to: min(to, from+(i+1)*kernel.Chunk), first: i == 0}
+		p.last = p.to == to
+		if p.from < p.to {
+			do(p)
+		}
+	}
+}
+
+// channels calls do with every channel of a piece and where its elements lie in it.
+func (f *prologue) channels(p piece, do func(channel, from, to int)) {
+	if p.count == 1 {
+		do(p.channel, 0, p.to-p.from)
+		return
+	}
+	for i := range p.count {
+		do(p.channel+i, i*f.plane(), (i+1)*f.plane())
+	}
+}
+
+// begin prepares a run: the statistics of the batch and the parameters of a quantizer that follow the data.
+func (f *prologue) begin(x [][]float32) {
+	if f.norm != nil {
+		f.norm.begin(x[0], x[f.places.gamma], x[f.places.beta])
+	}
+}
+
+// follows says whether the quantizer's parameters follow the data, all of which it has to see before.
+func (f *prologue) follows() bool {
+	return f.activation != nil && f.activation.theta.Kind != quantops.Learned
+}
+
+// compute computes one group of a block into y, which holds the block.
+func (f *prologue) compute(y []float32, x [][]float32, block, group int) {
+	f.each(block, group, func(p piece) {
+		z := f.real(y[p.from:p.to], x, p)
+		if f.activation != nil {
+			f.activation.quantizer.Levels(y[p.from:p.to], z, x[f.places.theta])
+		}
+	})
+}
+
+// real returns the piece before quantization: the source itself where nothing waits, else in z.
+func (f *prologue) real(z []float32, x [][]float32, p piece) []float32 {
+	at := p.block*f.blockLen() + p.from
+	now := x[0][at:][:len(z)]
+	if f.norm != nil {
+		f.channels(p, func(c, from, to int) { kernel.Affine(z[from:to], now[from:to], f.norm.scale[c], f.norm.offset[c]) })
+		now = z
+	}
+	if f.shortcut != nil {
+		kernel.Add(z, now, x[f.places.shortcut][at:][:len(z)])
+		now = z
+	}
+	if f.relu {
+		kernel.ReLU(z, now)
+		now = z
+	}
+	return now
+}
+
+// block computes a whole block into scratch and returns it; the source where there is nothing to do.
+func (f *prologue) block(scratch []float32, x [][]float32, block int) []float32 {
+	if f.nothing() {
+		return x[0][block*f.blockLen():][:f.blockLen()]
+	}
+	for g := range f.groups() {
+		f.compute(scratch, x, block, g)
+	}
+	return scratch
+}
+
+// prepare makes room for the gradients of a run.
+func (f *prologue) prepare() {
+	if f.activation != nil && f.thetas == nil {
+		f.thetas = make([]float32, f.pass.Blocks()*f.groups()*f.pieces()*len(f.activation.quantizer.Theta().Columns))
+	}
+}
+
+// backward turns the gradient dy of one group of a block (dy holds the block) into those of its operands. Where they are
+// given, z holds the real numbers of the block, and levels takes what the layer has taken in.
+func (f *prologue) backward(dx [][]float32, dy []float32, x [][]float32, block, group int, z, levels []float32) {
+	b := buffers.get(2 * kernel.Chunk)
+	defer buffers.put(b)
+	f.each(block, group, func(p piece) {
+		n := p.to - p.from
+		real, spare := b[:n], b[kernel.Chunk:][:n]
+		if z != nil {
+			real = z[p.from:p.to]
+		} else {
+			real = f.real(real, x, p)
+		}
+		at := block*f.blockLen() + p.from
+		target := spare
+		if dx[0] != nil {
+			target = dx[0][at:][:n]
+		}
+		f.pieceGradient(target, dy[p.from:p.to], real, x, p, levels)
+		if f.shortcut != nil {
+			copyWanted(dx[f.places.shortcut], target, at)
+		}
+		if f.norm != nil {
+			source := x[0][at:][:n]
+			f.channels(p, func(c, from, to int) {
+				f.norm.addGradients(block, c, target[from:to], source[from:to], p.first, p.last)
+			})
+		}
+	})
+}
+
+// copyWanted copies a gradient to where it is wanted.
+func copyWanted(to, from []float32, at int) {
+	if to != nil {
+		copy(to[at:], from)
+	}
+}
+
+// pieceGradient computes in target the gradient before quantizer and rectifier.
+func (f *prologue) pieceGradient(target, dy, z []float32, x [][]float32, p piece, levels []float32) {
+	if a := f.activation; a != nil {
+		columns := len(f.thetas) / (f.pass.Blocks() * f.groups() * f.pieces())
+		a.quantizer.Backward(target, f.thetas[p.number*columns:][:columns], dy, z, x[f.places.theta])
+		if levels != nil {
+			a.quantizer.Levels(levels[p.from:p.to], z, x[f.places.theta])
+		}
+		dy = target
+	} else if levels != nil {
+		copy(levels[p.from:p.to], z)
+	}
+	switch {
+	case f.relu:
+		kernel.ReLUGradient(target, dy, z)
+	case f.activation == nil:
+		copy(target, dy)
+	}
+}
+
+// finish completes the gradients of parameters, after all groups.
+func (f *prologue) finish(dx, x [][]float32) {
+	if f.norm != nil {
+		f.norm.finish(dx[0], x[0], dx[f.places.gamma], dx[f.places.beta], x[f.places.gamma])
+	}
+	if f.activation == nil || dx[f.places.theta] == nil {
+		return
+	}
+	theta := dx[f.places.theta]
+	for k := range theta {
+		sum := 0.0
+		for i := k; i < len(f.thetas); i += len(theta) {
+			sum += float64(f.thetas[i])
+		}
+		theta[k] = float32(sum)
+	}
+}
+
+// transform is a prologue as a Function of its own, for layers that don't take one in.
+type transform struct{ prologue }
+
+var _ quantops.Summing = (*transform)(nil)
+
+func (f *transform) String() string {
+	if f.norm != nil {
+		return f.norm.name
+	}
+	return "sum"
+}
+
+func (f *transform) Forward(y []float32, x [][]float32) error {
+	f.begin(x)
+	f.tasks(func(block, group int) { f.compute(y[block*f.blockLen():][:f.blockLen()], x, block, group) })
+	return nil
+}
+
+// tasks runs do for every group in parallel.
+func (f *prologue) tasks(do func(block, group int)) {
+	kernel.Parallel(f.pass.Blocks()*f.groups(), func(i int) { do(i/f.groups(), i%f.groups()) })
+}
+
+func (f *transform) Backward(dx [][]float32, dy, y []float32, x [][]float32) error {
+	return f.BackwardSum(dx, [][]float32{dy}, y, x)
+}
+
+func (f *transform) BackwardSum(dx, dys [][]float32, y []float32, x [][]float32) error {
+	n := f.blockLen()
+	f.tasks(func(block, group int) {
+		dy := dys[0][block*n:][:n]
+		if len(dys) > 1 {
+			sum := buffers.get(n)
+			defer buffers.put(sum)
+			f.each(block, group, func(p piece) { f.addTerms(sum[p.from:p.to], dys, block*n+p.from) })
+			dy = sum
+		}
+		f.backward(dx, dy, x, block, group, y[block*n:][:n], nil)
+	})
+	f.finish(dx, x)
+	return nil
+}
+
+// addTerms adds up the gradients of all users from an element on.
+func (f *transform) addTerms(sum []float32, terms [][]float32, at int) {
+	kernel.Add(sum, terms[0][at:], terms[1][at:])
+	for _, term := range terms[2:] {
+		kernel.Add(sum, sum, term[at:])
+	}
+}
