@@ -184,10 +184,10 @@ func TestRestoreDemandsEveryParameter(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, WeightsHash(network), WeightsHash(again))
 	for want, spoil := range map[string]func(*Checkpoint){
-		`train: checkpoint: it has no parameter "conv1.weight"`:                                         func(c *Checkpoint) { c.Params = c.Params[1:] },
-		`train: checkpoint: parameter "conv1.weight" has shape [4 25]; the network's has [4 1 5 5]`:     func(c *Checkpoint) { c.Params[0].Shape = []int{4, 25} },
-		"train: checkpoint: train: batch of 0 images: want 1 to 1048576":                                func(c *Checkpoint) { c.Config = "batch: 0" },
-		"train: checkpoint: train: configuration: line 1: cannot unmarshal !!str `x` into train.Config": func(c *Checkpoint) { c.Config = "x" },
+		`train: checkpoint: it has no parameter "conv1.weight"`:                                     func(c *Checkpoint) { c.Params = c.Params[1:] },
+		`train: checkpoint: parameter "conv1.weight" has shape [4 25]; the network's has [4 1 5 5]`: func(c *Checkpoint) { c.Params[0].Shape = []int{4, 25} },
+		"train: checkpoint: train: batch of 0 images: want 1 to 1048576":                            func(c *Checkpoint) { c.Config = "batch: 0" },
+		"train: checkpoint: train: configuration: line 1: want settings, not `x`":                   func(c *Checkpoint) { c.Config = "x" },
 	} {
 		c := fresh()
 		spoil(c)

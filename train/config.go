@@ -19,29 +19,35 @@ import (
 type Config struct {
 	Model           string          `yaml:"model"`
 	Data            string          `yaml:"data"`
-	DataDir         string          `yaml:"data_dir,omitempty"`  // folder of the data set; empty for its default place
-	Normalize       string          `yaml:"normalize,omitempty"` // of pixels, instead of the data set's own; see datasets.Normalizations
-	AugmentPad      int             `yaml:"augment_pad"`         // training images are padded by so many zeros and cropped at random
-	AugmentFlip     bool            `yaml:"augment_flip"`        // and mirrored at random
-	TrainImages     int             `yaml:"train_images"`        // first so many training images; 0 means all
-	Validation      int             `yaml:"validation"`          // images split off the training set to follow the training with; 0 means none
-	Weights         quantops.Method `yaml:"weights"`             // method of the weights
-	Acts            quantops.Method `yaml:"acts"`                // method of the activations
-	EdgeBits        int             `yaml:"edge_bits"`           // bits of first and last layer; 0 means those of the others
-	Seed            uint64          `yaml:"seed"`                // of initial weights and the order of images
-	Init            string          `yaml:"init,omitempty"`      // checkpoint that the float network starts from
-	InitHash        string          `yaml:"init_hash,omitempty"` // SHA-256 of that file
-	Batch           int             `yaml:"batch"`               // images of a step
-	Optimizer       string          `yaml:"optimizer"`           // sgd or adamw
-	Momentum        float64         `yaml:"momentum"`            // of sgd
-	Nesterov        bool            `yaml:"nesterov"`            // of sgd
-	WeightDecay     float64         `yaml:"weight_decay"`        // L2, or decoupled
-	Decoupled       bool            `yaml:"decoupled"`           // take weight decay past the gradient (sgd; adamw always does)
-	Smoothing       float64         `yaml:"label_smoothing"`     // 0 to 1
-	Calibration     int             `yaml:"calibration"`         // training images that activation ranges start from
-	CheckpointSteps int             `yaml:"checkpoint_steps"`    // steps between checkpoints inside an epoch; 0 means only after epochs
-	Float           PhaseConfig     `yaml:"float"`               // training of the float network
-	Quantized       PhaseConfig     `yaml:"quantized"`           // training of the quantized network that starts from it
+	DataDir         string          `yaml:"data_dir,omitempty"`      // folder of the data set; empty for its default place
+	Normalize       string          `yaml:"normalize,omitempty"`     // of pixels, instead of the data set's own; see datasets.Normalizations
+	AugmentPad      int             `yaml:"augment_pad"`             // training images are padded by so many zeros and cropped at random
+	AugmentFlip     bool            `yaml:"augment_flip"`            // and mirrored at random
+	TrainImages     int             `yaml:"train_images"`            // first so many training images; 0 means all
+	Validation      int             `yaml:"validation"`              // images split off the training set to follow the training with; 0 means none
+	Weights         quantops.Method `yaml:"weights"`                 // method of the weights
+	Acts            quantops.Method `yaml:"acts"`                    // method of the activations
+	EdgeBits        int             `yaml:"edge_bits"`               // bits of first and last layer; 0 means those of the others
+	Seed            uint64          `yaml:"seed"`                    // of initial weights and the order of images
+	Init            string          `yaml:"init,omitempty"`          // run folder or file that the float network starts from
+	InitHash        string          `yaml:"init_hash,omitempty"`     // SHA-256 of that file
+	Teacher         string          `yaml:"teacher,omitempty"`       // run folder or file of a network to learn from in both phases
+	TeacherModel    string          `yaml:"teacher_model,omitempty"` // its network; empty for the run's own, or what a checkpoint says
+	TeacherHash     string          `yaml:"teacher_hash,omitempty"`  // SHA-256 of its file
+	Temperature     float64         `yaml:"temperature"`             // of teacher and student; see Distillation
+	DistillWeight   float64         `yaml:"distill_weight"`          // of the teacher in the loss; see Distillation
+	Batch           int             `yaml:"batch"`                   // images of a step
+	Optimizer       string          `yaml:"optimizer"`               // sgd or adamw
+	Momentum        float64         `yaml:"momentum"`                // of sgd
+	Nesterov        bool            `yaml:"nesterov"`                // of sgd
+	WeightDecay     float64         `yaml:"weight_decay"`            // L2, or decoupled
+	Decoupled       bool            `yaml:"decoupled"`               // take weight decay past the gradient (sgd; adamw always does)
+	Smoothing       float64         `yaml:"label_smoothing"`         // 0 to 1
+	Calibration     int             `yaml:"calibration"`             // training images that activation ranges start from
+	FreezeBN        int             `yaml:"freeze_bn"`               // last epochs of the quantized phase in which batch normalization stands still
+	CheckpointSteps int             `yaml:"checkpoint_steps"`        // steps between checkpoints inside an epoch; 0 means only after epochs
+	Float           PhaseConfig     `yaml:"float"`                   // training of the float network
+	Quantized       PhaseConfig     `yaml:"quantized"`               // training of the quantized network that starts from it
 }
 
 // maxLearningRate is far above any that trains.
@@ -58,7 +64,7 @@ type PhaseConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		Model: "lenet5", Data: "mnist", Weights: quantops.MustParse("lsq:4"), Acts: quantops.MustParse("lsq:4"), EdgeBits: 8, Seed: 1,
-		Batch: 64, Optimizer: "sgd", Momentum: 0.9, WeightDecay: 1e-4, Calibration: 512,
+		Temperature: 4, DistillWeight: 0.5, Batch: 64, Optimizer: "sgd", Momentum: 0.9, WeightDecay: 1e-4, Calibration: 512,
 		Float:     PhaseConfig{Epochs: 3, LearningRate: 0.05, Schedule: "cosine"},
 		Quantized: PhaseConfig{Epochs: 2, LearningRate: 0.02, Schedule: "cosine"},
 	}
@@ -97,9 +103,45 @@ func ParseConfig(text []byte) (Config, error) {
 func oneLine(err error) error {
 	var mistakes *yaml.TypeError
 	if errors.As(err, &mistakes) {
-		return errors.New(strings.Join(mistakes.Errors, "; "))
+		plain := make([]string, len(mistakes.Errors))
+		for i, mistake := range mistakes.Errors {
+			plain[i] = inPlainWords(mistake)
+		}
+		return errors.New(strings.Join(plain, "; "))
 	}
 	return err
+}
+
+// wanted says in plain words what a Go type takes.
+var wanted = map[string]string{
+	"int": "a whole number in range", "uint64": "a whole number from 0 to 2^64-1", "float64": "a number", "bool": "true or false", "string": "text",
+	"quantops.Method": "a method such as lsq:4",
+}
+
+// inPlainWords rewrites a mistake that package yaml has found, which speaks of Go's types.
+func inPlainWords(mistake string) string {
+	if line, rest, ok := strings.Cut(mistake, ": field "); ok {
+		if i := strings.LastIndex(rest, " not found in type "); i >= 0 {
+			return fmt.Sprintf("%s: unknown setting %q", line, rest[:i])
+		}
+	}
+	line, rest, ok := strings.Cut(mistake, ": cannot unmarshal ")
+	i := strings.LastIndex(rest, " into ")
+	if !ok || i < 0 {
+		return mistake
+	}
+	want := wanted[rest[i+len(" into "):]]
+	if want == "" {
+		want = "settings"
+	}
+	tag, value, _ := strings.Cut(rest[:i], " ")
+	switch tag {
+	case "!!map":
+		value = "settings"
+	case "!!seq":
+		value = "a list"
+	}
+	return fmt.Sprintf("%s: want %s, not %s", line, want, value)
 }
 
 // checkWhole refuses fractions where a setting is a whole number; package yaml would cut them off.
@@ -181,6 +223,8 @@ func (c Config) Validate() error {
 		return usagef("train: %d edge bits: want 2 to 8, or 0 for the bits of the other layers", c.EdgeBits)
 	case c.InitHash != "" && c.Init == "":
 		return usagef("train: init_hash without init: want the file that it is the hash of")
+	case c.FreezeBN > 0 && !c.quantized():
+		return usagef("train: freeze_bn is of the quantized phase: it needs a method of weights or activations")
 	case c.Optimizer == "adamw" && (c.Nesterov || c.Decoupled):
 		return usagef("train: nesterov and decoupled are of the optimizer sgd; adamw has its own moments and always decouples weight decay")
 	case c.AugmentPad < 0:
@@ -199,10 +243,29 @@ func (c Config) Validate() error {
 	if _, err := c.optimizer(); err != nil {
 		return err
 	}
+	if err := c.validateTeacher(); err != nil {
+		return err
+	}
 	for _, phase := range []PhaseConfig{c.Float, c.Quantized} {
 		if err := phase.validate(); err != nil {
 			return err
 		}
+	}
+	if c.FreezeBN < 0 || c.FreezeBN > c.Quantized.Epochs {
+		return usagef("train: freeze_bn %d: want 0 to %d, the epochs of the quantized phase", c.FreezeBN, c.Quantized.Epochs)
+	}
+	return nil
+}
+
+// validateTeacher reports what can't be of the settings of distillation, which matter only where there is a teacher.
+func (c Config) validateTeacher() error {
+	switch {
+	case c.Teacher == "" && (c.TeacherModel != "" || c.TeacherHash != ""):
+		return usagef("train: teacher_model or teacher_hash without teacher: want the file that they are of")
+	case c.Teacher != "" && !(c.Temperature > 0 && c.Temperature <= maxTemperature):
+		return usagef("train: temperature %v: want more than 0 and at most %d", c.Temperature, maxTemperature)
+	case c.Teacher != "" && !(c.DistillWeight > 0 && c.DistillWeight <= 1):
+		return usagef("train: distill_weight %v: want more than 0 and at most 1; without a teacher there is no distillation", c.DistillWeight)
 	}
 	return nil
 }

@@ -78,9 +78,20 @@ func adaptive(c *Config) {
 	c.Float.LearningRate, c.Quantized.LearningRate = 0.003, 0.001
 }
 
+// taught learns from another run besides the labels, on augmented images.
+func taught(teacher string) func(*Config) {
+	return func(c *Config) {
+		c.Teacher, c.Temperature, c.DistillWeight, c.AugmentPad, c.AugmentFlip = teacher, 2, 0.7, 2, true
+	}
+}
+
+// frozen is a run whose last epoch freezes batch normalization.
+func frozen(c *Config) { c.Model, c.FreezeBN = "normalized", 1 }
+
 // A run that is stopped anywhere and resumed by a new process leaves behind what an uninterrupted one does.
 func TestInterruptedRunGoesOnToTheSameBits(t *testing.T) {
-	for name, change := range map[string]func(*Config){"lsq": nil, "adaptive": adaptive} {
+	teacher, _ := finishedRun(t)
+	for name, change := range map[string]func(*Config){"lsq": nil, "adaptive": adaptive, "taught": taught(teacher), "frozen": frozen} {
 		want := t.TempDir()
 		newRig(t, want, change).complete(t)
 		folder, seconds := t.TempDir(), 0.0
@@ -236,21 +247,32 @@ var pinned = map[string]struct {
 		losses: []string{"2.6923234", "2.500451", "2.3011353", "2.3265488", "2.1734324", "2.2265327", "2.2166321", "2.2837698", "2.206975", "2.21544"},
 		hash:   "2706c9ceca72daaffc81322806ce9768bfda214a59af07b183f7603a83079786",
 	},
+	"taught": { // lsq:4
+		losses: []string{"1.5319839", "1.2197684", "1.0624361", "1.057637", "1.0462596", "1.02791", "1.0542172", "0.99704593", "1.0235766", "1.0086974"},
+		hash:   "3147e1e3545510cc4bc65cfd8538be472c333b9e6a2186a6d1be6f9201c2ac31",
+	},
 }
 
 func TestPinnedSteps(t *testing.T) {
 	d := digits(t, 100, 1).Train
-	for _, m := range []string{"none", "lsq:4", "linear:8"} {
+	for _, name := range []string{"none", "lsq:4", "linear:8", "taught"} {
+		m, distillation := name, (*Distillation)(nil)
+		if name == "taught" {
+			teacher, err := normalizedNetwork(methods("lsq:3", "lsq:3"), 8, 2)
+			require.NoError(t, err)
+			require.NoError(t, Calibrate(teacher, d, 100))
+			m, distillation = "lsq:4", &Distillation{Teacher: teacher, Temperature: 3, Weight: 0.7}
+		}
 		network := newSmall(t, methods(m, m), d)
 		var losses []string
-		trainer := Trainer{Network: network, Data: d, Epochs: 4, Batch: 40, LearningRate: 0.05, Smoothing: 0.1, Seed: 5,
+		trainer := Trainer{Network: network, Data: d, Epochs: 4, Batch: 40, LearningRate: 0.05, Smoothing: 0.1, Seed: 5, Distillation: distillation,
 			AfterStep: func(s Step) error {
 				losses = append(losses, strconv.FormatFloat(s.Loss, 'g', -1, 32))
 				return nil
 			}}
 		require.NoError(t, trainer.Run(t.Context()))
-		require.Equal(t, pinned[m].losses, losses, m)
-		require.Equal(t, pinned[m].hash, WeightsHash(network), m)
+		require.Equal(t, pinned[name].losses, losses, name)
+		require.Equal(t, pinned[name].hash, WeightsHash(network), name)
 	}
 }
 

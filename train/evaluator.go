@@ -124,6 +124,11 @@ func (e *Evaluator) run(d *datasets.Dataset, indices []int) error {
 		e.labels[i] = -1
 	}
 	d.Fill(e.images[:blocks*e.network.Input.Len()*kernel.Lanes], e.labels[:blocks*kernel.Lanes], indices)
+	return e.compute()
+}
+
+// compute computes the logits of the images in place.
+func (e *Evaluator) compute() error {
 	defer e.machine.Reset()
 	if err := e.machine.RunAll(); err != nil {
 		return fmt.Errorf("train: evaluation: %w", err)
@@ -133,12 +138,17 @@ func (e *Evaluator) run(d *datasets.Dataset, indices []int) error {
 
 // loss returns the summed loss of the batch's n images.
 func (e *Evaluator) loss(n int) float64 {
-	classes := e.network.Output.Len()
-	real, unit := make([]float32, len(e.logits)), e.unit()
+	logits := make([]float32, len(e.logits))
+	e.real(logits)
+	return float64(n) * kernel.CrossEntropy{Classes: e.network.Output.Len()}.Loss(make([]float32, len(logits)), logits, e.labels)
+}
+
+// real writes the batch's logits as real numbers.
+func (e *Evaluator) real(logits []float32) {
+	unit := e.unit()
 	for i, v := range e.logits {
-		real[i] = float32(float64(v) * unit)
+		logits[i] = float32(float64(v) * unit)
 	}
-	return float64(n) * kernel.CrossEntropy{Classes: classes}.Loss(make([]float32, len(real)), real, e.labels)
 }
 
 // class returns the class of image i of the batch.

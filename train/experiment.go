@@ -2,8 +2,6 @@ package train
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -27,14 +25,19 @@ type Experiment struct {
 	Data   datasets.Split
 	// Build makes the run's network with these quantizers.
 	Build func(layers.Methods) (*layers.Network, error)
-	// Import, if there, sets a network's parameters from a file of another kind than a checkpoint that Config.Init names.
+	// BuildTeacher makes the network of any configuration with these quantizers, for the run's images. Config.Teacher
+	// needs it.
+	BuildTeacher func(Config, layers.Methods) (*layers.Network, error)
+	// Import, if there, sets a network's parameters from a file of another kind than a checkpoint that Config.Init or
+	// Config.Teacher names.
 	Import func(path string, network *layers.Network) error
 	// Report, if there, hears of everything that happens.
 	Report func(Event)
 
-	saved     Checkpoint // what the next checkpoint says besides parameters
-	started   time.Time
-	evaluator *Evaluator
+	saved        Checkpoint // what the next checkpoint says besides parameters
+	started      time.Time
+	evaluator    *Evaluator
+	distillation *Distillation // nil for none
 }
 
 // Event is something that happened in a run. Of Step, Metric and Text the one that belongs to the event is there.
@@ -100,6 +103,12 @@ func (e *Experiment) Check() error {
 	if _, err := blocksOf(network, e.Config.Batch); err != nil {
 		return &UsageError{err}
 	}
+	if e.Config.FreezeBN > 0 && len(batchNorms(network.Root)) == 0 {
+		return usagef("train: freeze_bn %d: %s has no batch normalization", e.Config.FreezeBN, e.Config.Model)
+	}
+	if err := e.loadTeacher(network); err != nil {
+		return err
+	}
 	if e.Resume && e.hasCheckpoint() {
 		return nil // it holds what the initial file brought
 	}
@@ -123,39 +132,6 @@ func (e *Experiment) checkData() error {
 	}
 	if e.Config.Batch > training.Len() {
 		return fmt.Errorf("train: batch of %d images: the training set has only %d", e.Config.Batch, training.Len())
-	}
-	return nil
-}
-
-// initialize sets the network's parameters to those of the configuration's initial checkpoint, if it names one, and
-// notes the file's hash.
-func (e *Experiment) initialize(network *layers.Network) error {
-	c := &e.Config
-	if c.Init == "" {
-		return nil
-	}
-	data, err := readRegular(c.Init, "checkpoint", maxCheckpoint)
-	if err != nil {
-		return err
-	}
-	if sameFile(c.Init, e.path(CheckpointFile)) {
-		return usagef("train: the run would overwrite %s, which it starts from", c.Init)
-	}
-	sum := sha256.Sum256(data)
-	hash := hex.EncodeToString(sum[:])
-	if c.InitHash != "" && hash != c.InitHash {
-		return fmt.Errorf("train: %s is not the file that the run was started from: its SHA-256 is %s, not %s", c.Init, hash, c.InitHash)
-	}
-	c.InitHash = hash
-	if e.Import != nil && !isCheckpoint(data) {
-		return e.Import(c.Init, network)
-	}
-	from, err := DecodeCheckpoint(data)
-	if err == nil {
-		err = restore(network, from.Params, ownParams)
-	}
-	if err != nil {
-		return fmt.Errorf("%w (%s)", err, c.Init)
 	}
 	return nil
 }
@@ -241,9 +217,9 @@ func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Net
 
 // trainer makes the trainer of a phase.
 func (e *Experiment) trainer(phase Phase, network *layers.Network) (*Trainer, error) {
-	settings := e.Config.Float
+	settings, freeze := e.Config.Float, 0
 	if phase == QuantizedPhase {
-		settings = e.Config.Quantized
+		settings, freeze = e.Config.Quantized, e.Config.FreezeBN
 	}
 	optimizer, err := e.Config.optimizer()
 	if err != nil {
@@ -260,6 +236,7 @@ func (e *Experiment) trainer(phase Phase, network *layers.Network) (*Trainer, er
 	return &Trainer{
 		Network: network, Data: data, Epochs: settings.Epochs, Batch: e.Config.Batch, Optimizer: optimizer, Schedule: schedule,
 		LearningRate: settings.LearningRate, Smoothing: e.Config.Smoothing, Seed: e.Config.Seed + uint64(phase), Augmentation: e.Config.augmentation(),
+		Distillation: e.distillation, FreezeBatchNorm: freeze,
 	}, nil
 }
 

@@ -117,10 +117,27 @@ func (e *Experiment) reopen() (*Checkpoint, error) {
 		return nil, err
 	}
 	c, err := LoadCheckpoint(e.path(CheckpointFile))
-	if err == nil && c.Config != string(text) {
-		return nil, checkpointErrorf("%s belongs to another configuration: %s", e.path(CheckpointFile), difference(c.Config, string(text)))
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	own, err := completed(c.Config)
+	if err != nil {
+		return nil, checkpointErrorf("%s: %v", e.path(CheckpointFile), err)
+	}
+	if own != string(text) {
+		return nil, checkpointErrorf("%s belongs to another configuration: %s", e.path(CheckpointFile), difference(own, string(text)))
+	}
+	return c, nil
+}
+
+// completed returns a configuration with all settings that there are now, for text that may be older than some.
+func completed(text string) (string, error) {
+	c, err := ParseConfig([]byte(text))
+	if err != nil {
+		return "", err
+	}
+	all, err := c.Encode()
+	return string(all), err
 }
 
 func (e *Experiment) path(name string) string { return filepath.Join(e.Folder, name) }

@@ -147,7 +147,7 @@ func TestDamagedRunFolders(t *testing.T) {
 		}, `checkpoint.safetensors belongs to another configuration: "seed: 5" then, "seed: 1" now`},
 		"configuration damaged": {func(folder string) error {
 			return os.WriteFile(filepath.Join(folder, ConfigFile), []byte("seed: x"), 0o644)
-		}, "train: configuration: line 1: cannot unmarshal !!str `x` into uint64 ("},
+		}, "train: configuration: line 1: want a whole number from 0 to 2^64-1, not `x` ("},
 	} {
 		folder := copied(t)
 		require.NoError(t, c.spoil(folder))

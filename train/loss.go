@@ -7,10 +7,12 @@ import (
 	"gorgonia.org/tensor"
 )
 
-// crossEntropy is the softmax cross-entropy of a batch, with label smoothing, as a Function of the logits.
+// crossEntropy is the softmax cross-entropy of a batch, with label smoothing, as a Function of the logits; where there
+// is a teacher, the loss of distillation that it is part of.
 type crossEntropy struct {
 	loss     kernel.CrossEntropy
-	labels   []int32 // of the batch; -1 in lanes without an image
+	labels   []int32  // of the batch; -1 in lanes without an image
+	teacher  *teacher // nil for none
 	gradient []float32
 }
 
@@ -25,7 +27,13 @@ func (f *crossEntropy) apply(logits *gorgonia.Node) (*gorgonia.Node, error) {
 func (f *crossEntropy) String() string { return "cross entropy" }
 
 func (f *crossEntropy) Forward(y []float32, x [][]float32) error {
-	y[0] = float32(f.loss.Loss(f.gradient, x[0], f.labels))
+	if f.teacher == nil {
+		y[0] = float32(f.loss.Loss(f.gradient, x[0], f.labels))
+		return nil
+	}
+	distillation := f.teacher.loss
+	distillation.CrossEntropy = f.loss
+	y[0] = float32(distillation.Loss(f.gradient, x[0], f.teacher.logits, f.labels))
 	return nil
 }
 

@@ -42,6 +42,20 @@ func smallNetwork(m layers.Methods, edgeBits int, seed uint64) (*layers.Network,
 	return layers.NewNetwork(root, layers.Shape{Channels: 1, Height: 28, Width: 28}, seed)
 }
 
+// normalizedNetwork is a small net for MNIST with batch normalization, in a residual block too.
+func normalizedNetwork(m layers.Methods, edgeBits int, seed uint64) (*layers.Network, error) {
+	root := layers.Sequential{
+		&layers.Conv2D{Name: "conv1", Outputs: 4, Kernel: 5, Stride: 3, NoBias: true}, &layers.BatchNorm{}, layers.ReLU{}, layers.MaxPool2D{Window: 2},
+		&layers.Residual{Body: layers.Sequential{
+			&layers.Conv2D{Name: "conv2", Outputs: 4, Kernel: 3, Pad: 1, NoBias: true}, &layers.BatchNorm{}, layers.ReLU{},
+		}},
+		layers.Flatten{},
+		&layers.Linear{Name: "fc", Outputs: 10},
+	}
+	layers.Quantize(root, m, edgeBits)
+	return layers.NewNetwork(root, layers.Shape{Channels: 1, Height: 28, Width: 28}, seed)
+}
+
 // newSmall is smallNetwork at equal bits in all layers, calibrated on images of d.
 func newSmall(t testing.TB, m layers.Methods, d *datasets.Dataset) *layers.Network {
 	t.Helper()
@@ -87,14 +101,23 @@ func newRig(t testing.TB, folder string, change func(*Config)) *rig {
 	r.Experiment = &Experiment{
 		Config: c, Folder: folder, Data: digits(t, 200, 150),
 		Build: func(m layers.Methods) (network *layers.Network, err error) {
-			if c.Model != "small" {
-				return nil, fmt.Errorf("no model %q", c.Model)
-			}
-			r.network, err = smallNetwork(m, c.EdgeBits, c.Seed)
+			r.network, err = buildNetwork(c, m)
 			return r.network, err
 		},
+		BuildTeacher: buildNetwork,
 	}
 	return r
+}
+
+// buildNetwork makes the network that a configuration names.
+func buildNetwork(c Config, m layers.Methods) (*layers.Network, error) {
+	switch c.Model {
+	case "small":
+		return smallNetwork(m, c.EdgeBits, c.Seed)
+	case "normalized":
+		return normalizedNetwork(m, c.EdgeBits, c.Seed)
+	}
+	return nil, fmt.Errorf("no model %q", c.Model)
 }
 
 // complete runs an experiment to its end.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/goqat/goqat/datasets"
 	"github.com/goqat/goqat/internal/kernel"
@@ -37,13 +38,18 @@ type Trainer struct {
 	LearningRate float64           // base rate of the schedule; 0 means 0.01
 	Schedule     Schedule          // nil means Cosine
 	Smoothing    float64           // label smoothing, 0 to 1
+	Distillation *Distillation     // nil for none
 	Augmentation datasets.Augmentation
 	Seed         uint64 // of the order of the images
+	// FreezeBatchNorm is the number of epochs, the last ones, in which batch normalization uses its running statistics
+	// and leaves them alone.
+	FreezeBatchNorm int
 	// AfterStep, if there, is called after every step; an error stops the training.
 	AfterStep func(Step) error
 
-	graph *trainingGraph
-	state Position
+	graph   *trainingGraph
+	teacher *teacher
+	state   Position
 }
 
 // Position is how far a training has come.
@@ -82,12 +88,8 @@ func (t *Trainer) Run(ctx context.Context) error {
 	if err := t.check(); err != nil {
 		return err
 	}
-	if t.graph == nil {
-		graph, err := newTrainingGraph(t.Network, t.batch(), t.Smoothing)
-		if err != nil {
-			return err
-		}
-		t.graph = graph
+	if err := t.build(); err != nil { // before anything of the batch's size is made: it knows what is too large
+		return err
 	}
 	sampler, err := datasets.NewSampler(t.Data.Len(), t.batch(), t.Seed)
 	if err != nil {
@@ -126,6 +128,13 @@ func (t *Trainer) check() error {
 		return fmt.Errorf("train: label smoothing %v: want 0 to 1", t.Smoothing)
 	case !(t.LearningRate >= 0):
 		return fmt.Errorf("train: learning rate %v: want 0 or more", t.LearningRate)
+	case t.FreezeBatchNorm < 0:
+		return fmt.Errorf("train: batch normalization frozen in %d epochs: want 0 or more", t.FreezeBatchNorm)
+	}
+	if t.Distillation != nil {
+		if err := t.Distillation.check(t.Network); err != nil {
+			return err
+		}
 	}
 	if err := fit(t.Network, t.Data); err != nil {
 		return err
@@ -136,15 +145,64 @@ func (t *Trainer) check() error {
 	return nil
 }
 
+// freezes says whether batch normalization is frozen in the next step.
+func (t *Trainer) freezes() bool {
+	before := int64(t.Epochs-t.FreezeBatchNorm) * int64(t.Data.Len()) / int64(t.batch()) // steps, as a Sampler counts them
+	return t.FreezeBatchNorm > 0 && int64(t.state.Step) >= before
+}
+
+// build makes what computes the next step, unless it is there: the teacher, and the graph, which is another one once
+// batch normalization is frozen.
+func (t *Trainer) build() (err error) {
+	if t.Distillation != nil && t.teacher == nil {
+		if t.teacher, err = newTeacher(t.Distillation, t.batch()); err != nil {
+			return fmt.Errorf("train: teacher: %w", err)
+		}
+	}
+	frozen := t.freezes()
+	if t.graph != nil && t.graph.frozen == frozen {
+		return nil
+	}
+	if t.graph != nil {
+		if err := t.graph.machine.Close(); err != nil {
+			return fmt.Errorf("train: %w", err)
+		}
+		t.graph = nil
+		runtime.GC() // two graphs' buffers at once could be more than there is room for
+	}
+	if frozen {
+		undo, err := freeze(t.Network)
+		if err != nil {
+			return err
+		}
+		defer undo()
+	}
+	graph, err := newTrainingGraph(t.Network, t.batch(), t.Smoothing)
+	if err != nil {
+		return err
+	}
+	graph.frozen, graph.loss.teacher = frozen, t.teacher
+	t.graph = graph
+	return nil
+}
+
 // step makes one step of training.
 func (t *Trainer) step(sampler *datasets.Sampler, loader *datasets.Loader, steps int) error {
 	at := t.state.Step
 	epoch := t.epoch(sampler, at)
+	if err := t.build(); err != nil {
+		return err
+	}
 	rate := t.Schedule.Rate(t.rate(), Progress{Step: at, Steps: steps, StepsPerEpoch: max(1, t.Data.Len()/t.batch())})
 	t.Optimizer.SetLearningRate(rate)
 	batch := loader.Next(at)
 	copy(t.graph.images, batch.Images)
 	copy(t.graph.loss.labels, batch.Labels)
+	if t.teacher != nil {
+		if err := t.teacher.look(batch.Images); err != nil {
+			return located(err, epoch, at+1)
+		}
+	}
 	loss, err := t.graph.step(t.Optimizer)
 	if err != nil {
 		return located(err, epoch, at+1)
@@ -190,12 +248,16 @@ func located(err error, epoch, step int) error {
 	return fmt.Errorf("train: epoch %d, step %d: %w", epoch, step, err)
 }
 
-// Close ends the trainer's machine.
+// Close ends the trainer's machines.
 func (t *Trainer) Close() error {
-	if t.graph == nil {
-		return nil
+	var first, second error
+	if t.graph != nil {
+		first = t.graph.machine.Close()
 	}
-	return t.graph.machine.Close()
+	if t.teacher != nil {
+		second = t.teacher.evaluator.Close()
+	}
+	return errors.Join(first, second)
 }
 
 // trainingGraph is a network's graph with loss and gradients.
@@ -207,6 +269,7 @@ type trainingGraph struct {
 	value      []float32 // of the loss
 	learned    []*layers.Param
 	parameters []Parameter
+	frozen     bool // batch normalization
 }
 
 func newTrainingGraph(network *layers.Network, batch int, smoothing float64) (*trainingGraph, error) {

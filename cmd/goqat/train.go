@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/goqat/goqat/datasets"
+	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/models"
 	"github.com/goqat/goqat/quantops"
 	"github.com/goqat/goqat/train"
@@ -34,10 +35,14 @@ func newTrain() *cobra.Command {
 weights; write the integer model and score it with integer arithmetic only.
 
 Everything goes into a run folder: config.yaml, metrics.jsonl, checkpoint.safetensors, model.goq and result.json.
-The same settings and seed give the same weights, bit for bit. Ctrl-C saves and says how to go on.`,
+The same settings and seed give the same weights, bit for bit. Ctrl-C saves and says how to go on.
+
+To fewer bits step by step: --init takes a run, keeps its weights and statistics, and calibrates scales for the new
+methods; --teacher takes a run, float or quantized, whose outputs the network learns from besides the labels.`,
 		Example: `  goqat train
   goqat train --weights lsq:2 --acts lsq:2 --seed 7
   goqat train --weights linear:8,asymmetric --acts linear:8,asymmetric
+  goqat train --init RUN --float-epochs 0 --weights lsq:2 --acts lsq:2 --teacher RUN
   goqat train --out runs/mine --resume`,
 		Args: arguments(0, 0, "no arguments"),
 		RunE: t.run,
@@ -111,7 +116,12 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.TrainImages, "train-images", c.TrainImages, "train on the first so many images; 0 for all")
 	f.IntVar(&c.Validation, "validation", c.Validation, "split off so many training images to follow the training with")
 	f.IntVar(&c.CheckpointSteps, "checkpoint-steps", c.CheckpointSteps, "save every so many steps; 0 for after each epoch only")
-	f.StringVar(&c.Init, "init", c.Init, "checkpoint, PyTorch or safetensors file whose weights the float network starts from (with --float-epochs 0: fine-tune it)")
+	f.IntVar(&c.FreezeBN, "freeze-bn", c.FreezeBN, "in so many last quantized epochs batch normalization uses its running statistics and leaves them alone")
+	f.StringVar(&c.Init, "init", c.Init, "run folder, checkpoint, PyTorch or safetensors file whose weights the float network starts from; scales are calibrated anew (with --float-epochs 0: fine-tune it)")
+	f.StringVar(&c.Teacher, "teacher", c.Teacher, "run folder, checkpoint, PyTorch or safetensors file of a network whose outputs both phases learn from besides the labels")
+	f.StringVar(&c.TeacherModel, "teacher-model", c.TeacherModel, "network of a PyTorch or safetensors --teacher (default: that of --model)")
+	f.Float64Var(&c.Temperature, "temperature", c.Temperature, "temperature T of --teacher: its softened outputs are softmax(logits/T)")
+	f.Float64Var(&c.DistillWeight, "distill-weight", c.DistillWeight, "weight A of --teacher: the loss is (1-A) cross-entropy + A T² KL(teacher, network)")
 	f.StringVar(&t.file, "config", "", "read the settings from a config.yaml; flags override it")
 	f.StringVarP(&t.out, "out", "o", "", "run folder (default: a new one below runs/)")
 	f.BoolVar(&t.resume, "resume", false, "go on with the run in --out")
@@ -137,6 +147,7 @@ func (t *trainCommand) run(c *cobra.Command, _ []string) error {
 	}
 	experiment := &train.Experiment{
 		Config: t.config, Folder: t.out, Resume: t.resume, Force: t.force, Data: data, Build: builder(t.config, data.Train), Import: importTensors,
+		BuildTeacher: func(c train.Config, m layers.Methods) (*layers.Network, error) { return builder(c, data.Train)(m) },
 	}
 	if t.out == "" {
 		if experiment.Folder, err = t.nextFolder(experiment); err != nil {
@@ -195,12 +206,28 @@ func (t *trainCommand) configure(f *pflag.FlagSet) error {
 	if t.config.Acts, err = quantops.Parse(t.acts); err != nil {
 		return fmt.Errorf("--acts: %w", err)
 	}
-	return t.config.Validate()
+	if err := t.config.Validate(); err != nil {
+		return err
+	}
+	return t.checkUsed(f)
+}
+
+// checkUsed refuses flags that would have no effect on this run.
+func (t *trainCommand) checkUsed(f *pflag.FlagSet) error {
+	if t.config.Optimizer == "adamw" && f.Changed("momentum") {
+		return usagef("train: --momentum is of the optimizer sgd; adamw has its own moments")
+	}
+	for _, name := range []string{"temperature", "distill-weight"} {
+		if t.config.Teacher == "" && f.Changed(name) {
+			return usagef("train: --%s goes with --teacher", name)
+		}
+	}
+	return nil
 }
 
 // absolute makes the paths among the settings independent of the folder that the run is resumed or repeated from.
 func (t *trainCommand) absolute() error {
-	for _, path := range []*string{&t.config.DataDir, &t.config.Init} {
+	for _, path := range []*string{&t.config.DataDir, &t.config.Init, &t.config.Teacher} {
 		if *path == "" {
 			continue
 		}
@@ -241,6 +268,9 @@ func (t *trainCommand) override(base train.Config, f *pflag.FlagSet) error {
 	}
 	if _, ok := given["init"]; ok {
 		t.config.InitHash = "" // was of the other file
+	}
+	if _, ok := given["teacher"]; ok {
+		t.config.TeacherHash = ""
 	}
 	return nil
 }

@@ -102,6 +102,8 @@ var exercise = map[string][]string{
 	"validation": {"--validation", "5"}, "weights": {"--weights", "linear:3"}, "acts": {"--acts", "linear:3"}, "edge_bits": {"--edge-bits", "7"},
 	"seed": {"--seed", "18446744073709551615"}, "init": {"--init", "x"}, "batch": {"--batch", "5"}, "optimizer": {"--optimizer", "adamw"},
 	"momentum": {"--momentum", "0.5"}, "nesterov": {"--nesterov"}, "weight_decay": {"--weight-decay", "0.5"}, "decoupled": {"--decoupled"},
+	"freeze_bn": {"--freeze-bn", "1"}, "teacher": {"--teacher", "x"}, "teacher_model": {"--teacher", "y", "--teacher-model", "x"},
+	"temperature": {"--teacher", "y", "--temperature", "5"}, "distill_weight": {"--teacher", "y", "--distill-weight", "0.7"},
 	"label_smoothing": {"--label-smoothing", "0.5"}, "calibration": {"--calibration", "5"}, "checkpoint_steps": {"--checkpoint-steps", "5"},
 	"float.epochs": {"--float-epochs", "77"}, "float.learning_rate": {"--float-lr", "0.77"}, "float.schedule": {"--float-schedule", "exponential,gamma=0.77"},
 	"quantized.epochs": {"--epochs", "77"}, "quantized.learning_rate": {"--lr", "0.77"}, "quantized.schedule": {"--schedule", "exponential,gamma=0.77"},
@@ -125,7 +127,7 @@ func settingNames(prefix string, of reflect.Type) (names []string) {
 func TestFlagsCoverTheConfiguration(t *testing.T) {
 	t.Parallel()
 	names := settingNames("", reflect.TypeFor[train.Config]())
-	names = slices.DeleteFunc(names, func(name string) bool { return name == "init_hash" }) // follows from --init
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "init_hash" || name == "teacher_hash" }) // follow from --init and --teacher
 	require.ElementsMatch(t, names, slices.Collect(maps.Keys(exercise)))
 	encoded := func(args []string) []string {
 		command := &trainCommand{config: train.DefaultConfig()}
@@ -148,7 +150,7 @@ func TestFlagsCoverTheConfiguration(t *testing.T) {
 			key = name
 		}
 		for _, line := range encoded(args) {
-			if !slices.Contains(defaults, line) {
+			if !slices.Contains(defaults, line) && !strings.HasSuffix(line, "/y") { // y is a teacher that a setting is of
 				changed++
 				require.True(t, strings.HasPrefix(strings.TrimSpace(line), key+": "), "%s: %s", name, line)
 			}
@@ -178,6 +180,9 @@ func TestConfigurationFile(t *testing.T) {
 	tuned := write(t, t.TempDir(), "tuned.yaml", []byte("init: old\ninit_hash: \"00\"\n"))
 	require.Equal(t, "00", parse("--config", tuned).InitHash)
 	require.Empty(t, parse("--config", tuned, "--init", "new").InitHash, "it was of the old file")
+	taught := write(t, t.TempDir(), "taught.yaml", []byte("teacher: old\nteacher_hash: \"00\"\n"))
+	require.Equal(t, "00", parse("--config", taught, "--temperature", "2").TeacherHash)
+	require.Empty(t, parse("--config", taught, "--teacher", "new").TeacherHash)
 }
 
 // A finished run's checkpoint is where another one starts.
@@ -188,6 +193,29 @@ func TestFineTuning(t *testing.T) {
 		"--train-images", "64", "--batch", "16", "--weights", "lsq:2", "--acts", "lsq:2", "--out", out)
 	require.Contains(t, string(read(t, out, train.ConfigFile)), "init_hash: ")
 	require.Greater(t, *result(t, out).Accuracy.Float, 0.2)
+}
+
+// A run of fewer bits starts from another one's folder and learns from it; resumed, it goes on so.
+func TestProgressiveTrainingWithATeacher(t *testing.T) {
+	data, run := finishedRun(t)
+	out := filepath.Join(t.TempDir(), "fewer")
+	_, stderr := succeed(t, "train", "--data-dir", data, "--init", run, "--float-epochs", "0", "--epochs", "1", "--teacher", run, "--temperature", "2",
+		"--train-images", "64", "--batch", "16", "--weights", "lsq:2", "--acts", "lsq:2", "--out", out)
+	require.Contains(t, stderr, "calibrating on 64 images\n")
+	c, err := train.ReadConfig(out)
+	require.NoError(t, err)
+	require.Equal(t, run, c.Init)
+	require.Equal(t, run, c.Teacher)
+	require.Len(t, c.TeacherHash, 64)
+	require.Equal(t, c.InitHash, c.TeacherHash)
+	want := result(t, out)
+	require.NoError(t, os.Remove(filepath.Join(out, train.ResultFile)))
+	succeed(t, "train", "--out", out, "--resume")
+	require.Equal(t, want.WeightsSHA256, result(t, out).WeightsSHA256)
+
+	again := filepath.Join(t.TempDir(), "again")
+	succeed(t, "train", "--config", filepath.Join(out, train.ConfigFile), "--out", again)
+	require.Equal(t, want.WeightsSHA256, result(t, again).WeightsSHA256)
 }
 
 // Ctrl-C ends the program with a checkpoint and the command that goes on; that comes to the same weights as a run

@@ -29,7 +29,7 @@ func (c CrossEntropy) Loss(gradient, logits []float32, labels []int32) float64 {
 			continue
 		}
 		at := image/Lanes*c.Classes*Lanes + image%Lanes
-		logNorm := c.softmax(p, logits[at:])
+		logNorm := softmax(p, logits[at:], 1)
 		for k := range p {
 			t := c.target(k, int(label))
 			total -= float64(t * (float64(logits[at+k*Lanes]) - logNorm))
@@ -47,15 +47,16 @@ func (c CrossEntropy) target(k, label int) float64 {
 	return t
 }
 
-// softmax fills p with the probabilities of one image and returns log Σ exp(logit).
-func (c CrossEntropy) softmax(p []float64, logits []float32) float64 {
+// softmax fills p with the probabilities of one image at a temperature, softmax(logits/temperature), and returns
+// log Σ exp(logit/temperature).
+func softmax(p []float64, logits []float32, temperature float64) float64 {
 	largest := math.Inf(-1)
 	for k := range p {
-		largest = max(largest, float64(logits[k*Lanes]))
+		largest = max(largest, float64(logits[k*Lanes])/temperature)
 	}
 	sum := 0.0
 	for k := range p {
-		p[k] = Exp(float64(logits[k*Lanes]) - largest)
+		p[k] = Exp(float64(logits[k*Lanes])/temperature - largest)
 		sum += p[k]
 	}
 	for k := range p {
