@@ -3,6 +3,7 @@ package layers
 import (
 	"fmt"
 	"math"
+	"runtime"
 
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/internal/kernel"
@@ -104,10 +105,14 @@ func (p *Pass) requantize(x Value, to *activation) (Value, error) {
 	return p.settle(x, f, Value{levels: to, exact: exactLevels(to)})
 }
 
-// widen turns exact x into wide numbers of at most the given bits; those it has already when keep allows them stay.
+// widen turns exact x into wide numbers of at most the given bits; those it has already when keep allows them stay. What
+// keep allows of the largest integers there are, in a unit that is no power of two, it allows of all.
 func (p *Pass) widen(x Value, bits int, keep func(a accumulators) bool) (Value, error) {
-	var now accumulators
 	pending := x.isPending()
+	if !pending && keep(single(1.0/3, sumLimit-1)) {
+		return Value{Shape: x.Shape, node: x.node, exact: x.exact}, nil
+	}
+	var now accumulators
 	f := &requantize{target: func(a accumulators) (*integer.Requantizer, error) {
 		now = a
 		if !pending && keep(a) {
@@ -137,7 +142,8 @@ func (p *Pass) settle(x Value, f *requantize, as Value) (Value, error) {
 	f.describe, f.shape, f.name = x.exact.describe, x.Shape, "requantize"
 	input := x.input()
 	if s := x.exact.pending; s != nil {
-		f.sums, f.plan, f.shape, f.name = s, s.layer.plan(p.Blocks()), s.layer.out, s.layer.name
+		f.sums, f.blocks, f.plan, f.shape, f.name = s, p.Blocks(), s.layer.plan(p.Blocks()), s.layer.out, s.layer.name
+		f.one = f.plan.Block()
 		input = quantops.Input{Node: s.input, Constant: true}
 	}
 	p.refresh = append(p.refresh, f.prepare)
@@ -165,13 +171,15 @@ type requantize struct {
 	target   func(accumulators) (*integer.Requantizer, error) // a nil requantizer passes integers through
 	reals    bool
 	sums     *sums
-	plan     *kernel.Conv
+
+	blocks    int
+	plan, one *kernel.Conv // of the sums of all blocks, and of one
 
 	// From a Refresh on:
 	current     accumulators
 	requantizer *integer.Requantizer
+	fast        *kernel.BlockRequantizer // the same where the kernel can do it, else nil
 	planes      [][]part
-	scratch     [][]float32
 }
 
 // part is a share of a weight plane whose sums stay below 2^24, so that float32 holds them exactly; the plane's sum is
@@ -189,21 +197,31 @@ func (f *requantize) prepare() error {
 	if f.current, err = f.describe(); err == nil && f.target != nil {
 		f.requantizer, err = f.target(f.current)
 	}
+	if err == nil {
+		err = f.split()
+	}
 	if err != nil {
 		return fmt.Errorf("layers: %s: %w", f.name, err)
 	}
+	f.fast = blockRequantizer(f.requantizer, f.planes)
+	return nil
+}
+
+// split makes the parts of the planes of weights. Integers given are a plane of one part.
+func (f *requantize) split() error {
+	f.planes = f.planes[:0]
 	if f.sums == nil {
+		f.planes = append(f.planes, []part{{factor: 1}})
 		return nil
 	}
 	weights, err := f.sums.layer.weight.Encode()
 	if err != nil {
-		return fmt.Errorf("layers: %s: %w", f.name, err)
+		return err
 	}
 	g, err := f.sums.from.grid()
 	if err != nil {
-		return fmt.Errorf("layers: %s: %w", f.name, err)
+		return err
 	}
-	f.planes = f.planes[:0]
 	for _, plane := range weights.Planes {
 		w := part{make([]float32, len(weights.Codes)), 1}
 		for i, code := range weights.Codes {
@@ -212,6 +230,21 @@ func (f *requantize) prepare() error {
 		f.planes = append(f.planes, w.split(weights.Shape[0], g.Magnitude()))
 	}
 	return nil
+}
+
+// blockRequantizer is r for sums in float32 that come in the parts of planes; nil where there is no r and where it has
+// numbers of their own for negative sums. Its results are levels: less the zero point.
+func blockRequantizer(r *integer.Requantizer, planes [][]part) *kernel.BlockRequantizer {
+	if r == nil || r.Negative != nil {
+		return nil
+	}
+	var terms []kernel.BlockTerm
+	for p, parts := range planes {
+		for _, part := range parts {
+			terms = append(terms, kernel.BlockTerm{Multiplier: r.Multiplier[p], Factor: float32(part.factor)})
+		}
+	}
+	return kernel.NewBlockRequantizer(terms, r.Bias, r.Shift, r.Min-r.Zero, r.Max-r.Zero)
 }
 
 // sumLimit is where sums stop being exact in float32.
@@ -275,64 +308,79 @@ func (f *requantize) Forward(y []float32, x [][]float32) error {
 	if f.describe != nil && f.current.bound == nil {
 		return fmt.Errorf("layers: %s: evaluation before Pass.Refresh", f.name)
 	}
-	inputs, factors := f.integers(y, x[0])
-	spatial := f.shape.Height * f.shape.Width * kernel.Lanes
-	plain := len(inputs) == 1 && len(inputs[0]) == 1 && factors[0][0] == 1 && f.requantizer != nil
-	kernel.Parallel(len(y)/spatial, func(plane int) {
-		from, to := plane*spatial, (plane+1)*spatial
-		if plain {
-			f.requantizePlain(plane%f.shape.Channels, y[from:to], inputs[0][0][from:to])
-			return
-		}
-		f.requantizeParts(plane%f.shape.Channels, y, inputs, factors, from, to)
-	})
+	switch {
+	case f.sums == nil:
+		f.finish(y, x, kernel.Parallel)
+	case f.byBlocks():
+		in, out := len(x[0])/f.blocks, len(y)/f.blocks
+		kernel.Parallel(f.blocks, func(block int) {
+			f.compute(y[block*out:][:out], x[0][block*in:][:in], f.one, inOrder)
+		})
+	default:
+		f.compute(y, x[0], f.plan, kernel.Parallel)
+	}
 	return nil
 }
 
-// requantizePlain requantizes sums of one part.
-func (f *requantize) requantizePlain(channel int, y, sums []float32) {
-	zero := f.requantizer.Zero
-	for i, sum := range sums {
-		y[i] = float32(f.requantizer.Apply1(channel, int32(sum)) - zero)
+// byBlocks says whether sums can be computed block by block, so that they are requantized in the second cache, with
+// enough blocks for all threads.
+func (f *requantize) byBlocks() bool {
+	threads := runtime.GOMAXPROCS(0)
+	return f.sums.layer.apart && (f.blocks%threads == 0 || f.blocks >= 4*threads)
+}
+
+// inOrder is Parallel on the calling thread.
+func inOrder(tasks int, do func(task int)) {
+	for i := range tasks {
+		do(i)
 	}
 }
 
-// requantizeParts puts the accumulators of elements from to to together from their parts, and turns them into what the
-// node holds.
-func (f *requantize) requantizeParts(channel int, y []float32, inputs [][][]float32, factors [][]int32, from, to int) {
-	acc := make([]int32, len(inputs))
-	for i := from; i < to; i++ {
-		for k, parts := range inputs {
-			sum := int32(0)
-			for j, values := range parts {
-				sum += int32(values[i]) * factors[k][j]
+// compute computes the sums of every part of every plane, those of the first in y, and requantizes them.
+func (f *requantize) compute(y, x []float32, plan *kernel.Conv, tasks func(int, func(int))) {
+	terms := make([][]float32, 0, 4)
+	for _, parts := range f.planes {
+		for _, part := range parts {
+			sums := y
+			if len(terms) > 0 {
+				sums = buffers.get(len(y))
+				defer buffers.put(sums)
 			}
-			acc[k] = sum
+			plan.Forward(sums, x, part.weights, nil, nil)
+			terms = append(terms, sums)
+		}
+	}
+	f.finish(y, terms, tasks)
+}
+
+// finish turns sums in terms into what the node holds.
+func (f *requantize) finish(y []float32, terms [][]float32, tasks func(int, func(int))) {
+	spatial := f.shape.Height * f.shape.Width * kernel.Lanes
+	tasks(len(y)/spatial, func(plane int) {
+		channel, from, to := plane%f.shape.Channels, plane*spatial, (plane+1)*spatial
+		if f.fast != nil {
+			f.fast.Span(channel, y, terms, from, to)
+			return
+		}
+		f.elements(channel, y, terms, from, to)
+	})
+}
+
+// elements is the plain way: it puts the accumulators of elements of a channel together from their terms, and turns them
+// into what the node holds.
+func (f *requantize) elements(channel int, y []float32, terms [][]float32, from, to int) {
+	acc := make([]int32, len(f.planes))
+	for i := from; i < to; i++ {
+		term := 0
+		for k, parts := range f.planes {
+			acc[k] = 0
+			for _, part := range parts {
+				acc[k] += int32(terms[term][i]) * part.factor
+				term++
+			}
 		}
 		y[i] = f.result(channel, acc)
 	}
-}
-
-// integers returns the accumulators of every plane in parts with their factors.
-func (f *requantize) integers(y, x []float32) (values [][][]float32, factors [][]int32) {
-	if f.sums == nil {
-		return [][][]float32{{x}}, [][]int32{{1}}
-	}
-	used := 0
-	for _, plane := range f.planes {
-		var parts [][]float32
-		var factor []int32
-		for _, part := range plane {
-			if used == len(f.scratch) {
-				f.scratch = append(f.scratch, make([]float32, len(y)))
-			}
-			f.plan.Forward(f.scratch[used], x, part.weights, nil, nil)
-			parts, factor = append(parts, f.scratch[used]), append(factor, part.factor)
-			used++
-		}
-		values, factors = append(values, parts), append(factors, factor)
-	}
-	return values, factors
 }
 
 // result turns the accumulators of one element into what the node holds.
@@ -353,6 +401,9 @@ func (f *requantize) real(channel int, acc []int32) float32 {
 	sum := a.Bias[channel]
 	for p, v := range acc {
 		sum += float64(a.Scale[p][channel] * float64(v))
+	}
+	if sum < 0 && a.Slope != nil {
+		sum *= a.Slope[channel]
 	}
 	if a.ReLU {
 		sum = max(sum, 0)

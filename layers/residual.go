@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/goqat/goqat/integer"
-	"github.com/goqat/goqat/internal/kernel"
 	"github.com/goqat/goqat/quantops"
 )
 
@@ -150,44 +149,4 @@ func (p *Pass) addExact(x, y Value, shape Shape) (Value, error) {
 	p.refresh = append(p.refresh, f.prepare)
 	n, err := p.apply(f, shape, x.input(), y.input())
 	return Value{Shape: shape, node: n, exact: &exact{describe: func() (accumulators, error) { return f.result, nil }}}, err
-}
-
-// wideSum is the engine's sum of two wide values as a Function.
-type wideSum struct {
-	x, y        func() (accumulators, error)
-	result      accumulators
-	requantizer *integer.Requantizer
-}
-
-func (f *wideSum) String() string { return "add integers" }
-
-func (f *wideSum) prepare() error {
-	x, err := f.x()
-	if err != nil {
-		return err
-	}
-	y, err := f.y()
-	if err != nil {
-		return err
-	}
-	a := integer.Affine{Scale: [][]float64{x.affine.Scale[0], y.affine.Scale[0]}, Bias: []float64{0}}
-	bound := [][]int64{x.bound[0], y.bound[0]}
-	scale := integer.WideScale(a, bound, integer.WideBits)
-	if f.requantizer, err = integer.NewWideRequantizer(a, bound, scale); err != nil {
-		return fmt.Errorf("layers: residual sum: %w", err)
-	}
-	f.result = single(scale, f.requantizer.Bound(bound))
-	return nil
-}
-
-func (f *wideSum) Forward(y []float32, x [][]float32) error {
-	size := kernel.Lanes * 256
-	kernel.Parallel((len(y)+size-1)/size, func(chunk int) {
-		var acc [2]int32
-		for i := chunk * size; i < min(len(y), (chunk+1)*size); i++ {
-			acc[0], acc[1] = int32(x[0][i]), int32(x[1][i])
-			y[i] = float32(f.requantizer.Apply(0, acc[:]))
-		}
-	})
-	return nil
 }

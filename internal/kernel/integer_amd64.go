@@ -57,6 +57,17 @@ func (q *requantization) wide(out *int32, r *Requantizer) bool {
 	return live != portable
 }
 
+// spanSIMD is BlockRequantizer.Span in assembly; it reports whether the live path has any.
+func (l *blockLimits) spanSIMD(numbers []int64, y []float32, x [][]float32, from, to int) bool {
+	switch live {
+	case avx512:
+		requantizeBlocksAVX512(&y[0], &x[0], len(x), from, to, &numbers[0], l)
+	case avx2:
+		requantizeBlocksAVX2(&y[0], &x[0], len(x), from, to, &numbers[0], l)
+	}
+	return live != portable
+}
+
 // largestSIMD is LargestBytes of the first elements; it returns how many.
 func largestSIMD(y, x []uint8) int {
 	n := len(y) / 32 * 32

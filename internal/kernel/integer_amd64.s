@@ -3985,6 +3985,233 @@ plane:
 	VZEROUPPER
 	RET
 
+// func requantizeBlocksAVX512(y *float32, terms *[]float32, count int, from int, to int, numbers *int64, limits *blockLimits)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·requantizeBlocksAVX512(SB), NOSPLIT, $0-56
+	MOVQ         y+0(FP), DI
+	MOVQ         terms+8(FP), SI
+	MOVQ         count+16(FP), R9
+	MOVQ         from+24(FP), AX
+	MOVQ         to+32(FP), CX
+	MOVQ         numbers+40(FP), R8
+	MOVQ         (SI), DX
+	IMUL3Q       $0x00000018, R9, R9
+	MOVQ         limits+48(FP), BX
+	VPBROADCASTQ (BX), Z10
+	VPBROADCASTQ 8(BX), Z11
+	VPBROADCASTQ (R8), Z6
+	VPBROADCASTQ 16(R8), Z7
+	VPBROADCASTQ 24(R8), Z8
+	VPBROADCASTQ 32(R8), Z9
+	VMOVQ        8(R8), X12
+	VPBROADCASTQ 40(R8), Z4
+	VBROADCASTSS 48(R8), Z5
+	MOVL         $0x0000aaaa, BX
+	KMOVW        BX, K1
+
+loop:
+	VMOVAPS    Z6, Z0
+	VMOVAPS    Z6, Z1
+	VMULPS     (DX)(AX*4), Z5, Z2
+	VCVTTPS2DQ Z2, Z2
+	VPMULDQ    Z4, Z2, Z3
+	VPADDQ     Z3, Z0, Z0
+	VPSRLQ     $0x20, Z2, Z2
+	VPMULDQ    Z4, Z2, Z3
+	VPADDQ     Z3, Z1, Z1
+	CMPQ       R9, $0x18
+	JE         summed0
+	MOVQ       $0x00000018, R10
+	LEAQ       56(R8), R11
+
+term0:
+	VPBROADCASTQ (R11), Z4
+	VBROADCASTSS 8(R11), Z5
+	MOVQ         (SI)(R10*1), BX
+	VMULPS       (BX)(AX*4), Z5, Z2
+	VCVTTPS2DQ   Z2, Z2
+	VPMULDQ      Z4, Z2, Z3
+	VPADDQ       Z3, Z0, Z0
+	VPSRLQ       $0x20, Z2, Z2
+	VPMULDQ      Z4, Z2, Z3
+	VPADDQ       Z3, Z1, Z1
+	ADDQ         $0x10, R11
+	ADDQ         $0x18, R10
+	CMPQ         R10, R9
+	JB           term0
+	VPBROADCASTQ 40(R8), Z4
+	VBROADCASTSS 48(R8), Z5
+
+summed0:
+	VPSRLQ    X12, Z0, Z3
+	VANDPS    Z8, Z3, Z3
+	VPADDQ    Z7, Z0, Z0
+	VPADDQ    Z3, Z0, Z0
+	VPSRLQ    X12, Z0, Z0
+	VPADDQ    Z9, Z0, Z0
+	VPMAXSQ   Z10, Z0, Z0
+	VPMINSQ   Z11, Z0, Z0
+	VPSRLQ    X12, Z1, Z3
+	VANDPS    Z8, Z3, Z3
+	VPADDQ    Z7, Z1, Z1
+	VPADDQ    Z3, Z1, Z1
+	VPSRLQ    X12, Z1, Z1
+	VPADDQ    Z9, Z1, Z1
+	VPMAXSQ   Z10, Z1, Z1
+	VPMINSQ   Z11, Z1, Z1
+	VPSLLQ    $0x20, Z1, Z1
+	VMOVDQA32 Z1, K1, Z0
+	VCVTDQ2PS Z0, Z0
+	VMOVUPS   Z0, (DI)(AX*4)
+	ADDQ      $0x10, AX
+	CMPQ      AX, CX
+	JB        loop
+	VZEROUPPER
+	RET
+
+// func requantizeBlocksAVX2(y *float32, terms *[]float32, count int, from int, to int, numbers *int64, limits *blockLimits)
+// Requires: AVX, AVX2
+TEXT ·requantizeBlocksAVX2(SB), NOSPLIT, $0-56
+	MOVQ         y+0(FP), DI
+	MOVQ         terms+8(FP), SI
+	MOVQ         count+16(FP), R9
+	MOVQ         from+24(FP), AX
+	MOVQ         to+32(FP), CX
+	MOVQ         numbers+40(FP), R8
+	MOVQ         (SI), DX
+	IMUL3Q       $0x00000018, R9, R9
+	MOVQ         limits+48(FP), BX
+	VPBROADCASTQ (BX), Y10
+	VPBROADCASTQ 8(BX), Y11
+	VPBROADCASTQ (R8), Y6
+	VPBROADCASTQ 16(R8), Y7
+	VPBROADCASTQ 24(R8), Y8
+	VPBROADCASTQ 32(R8), Y9
+	VMOVQ        8(R8), X12
+	VPBROADCASTQ 40(R8), Y4
+	VBROADCASTSS 48(R8), Y5
+
+loop:
+	VMOVAPS    Y6, Y0
+	VMOVAPS    Y6, Y1
+	VMULPS     (DX)(AX*4), Y5, Y2
+	VCVTTPS2DQ Y2, Y2
+	VPMULDQ    Y4, Y2, Y3
+	VPADDQ     Y3, Y0, Y0
+	VPSRLQ     $0x20, Y2, Y2
+	VPMULDQ    Y4, Y2, Y3
+	VPADDQ     Y3, Y1, Y1
+	CMPQ       R9, $0x18
+	JE         summed0
+	MOVQ       $0x00000018, R10
+	LEAQ       56(R8), R11
+
+term0:
+	VPBROADCASTQ (R11), Y4
+	VBROADCASTSS 8(R11), Y5
+	MOVQ         (SI)(R10*1), BX
+	VMULPS       (BX)(AX*4), Y5, Y2
+	VCVTTPS2DQ   Y2, Y2
+	VPMULDQ      Y4, Y2, Y3
+	VPADDQ       Y3, Y0, Y0
+	VPSRLQ       $0x20, Y2, Y2
+	VPMULDQ      Y4, Y2, Y3
+	VPADDQ       Y3, Y1, Y1
+	ADDQ         $0x10, R11
+	ADDQ         $0x18, R10
+	CMPQ         R10, R9
+	JB           term0
+	VPBROADCASTQ 40(R8), Y4
+	VBROADCASTSS 48(R8), Y5
+
+summed0:
+	VPSRLQ     X12, Y0, Y3
+	VANDPS     Y8, Y3, Y3
+	VPADDQ     Y7, Y0, Y0
+	VPADDQ     Y3, Y0, Y0
+	VPSRLQ     X12, Y0, Y0
+	VPADDQ     Y9, Y0, Y0
+	VPCMPGTQ   Y0, Y10, Y3
+	VPBLENDVB  Y3, Y10, Y0, Y0
+	VPCMPGTQ   Y11, Y0, Y3
+	VPBLENDVB  Y3, Y11, Y0, Y0
+	VPSRLQ     X12, Y1, Y3
+	VANDPS     Y8, Y3, Y3
+	VPADDQ     Y7, Y1, Y1
+	VPADDQ     Y3, Y1, Y1
+	VPSRLQ     X12, Y1, Y1
+	VPADDQ     Y9, Y1, Y1
+	VPCMPGTQ   Y1, Y10, Y3
+	VPBLENDVB  Y3, Y10, Y1, Y1
+	VPCMPGTQ   Y11, Y1, Y3
+	VPBLENDVB  Y3, Y11, Y1, Y1
+	VPSLLQ     $0x20, Y1, Y1
+	VPBLENDD   $0xaa, Y1, Y0, Y0
+	VCVTDQ2PS  Y0, Y0
+	VMOVUPS    Y0, (DI)(AX*4)
+	VMOVAPS    Y6, Y0
+	VMOVAPS    Y6, Y1
+	VMULPS     32(DX)(AX*4), Y5, Y2
+	VCVTTPS2DQ Y2, Y2
+	VPMULDQ    Y4, Y2, Y3
+	VPADDQ     Y3, Y0, Y0
+	VPSRLQ     $0x20, Y2, Y2
+	VPMULDQ    Y4, Y2, Y3
+	VPADDQ     Y3, Y1, Y1
+	CMPQ       R9, $0x18
+	JE         summed1
+	MOVQ       $0x00000018, R10
+	LEAQ       56(R8), R11
+
+term1:
+	VPBROADCASTQ (R11), Y4
+	VBROADCASTSS 8(R11), Y5
+	MOVQ         (SI)(R10*1), BX
+	VMULPS       32(BX)(AX*4), Y5, Y2
+	VCVTTPS2DQ   Y2, Y2
+	VPMULDQ      Y4, Y2, Y3
+	VPADDQ       Y3, Y0, Y0
+	VPSRLQ       $0x20, Y2, Y2
+	VPMULDQ      Y4, Y2, Y3
+	VPADDQ       Y3, Y1, Y1
+	ADDQ         $0x10, R11
+	ADDQ         $0x18, R10
+	CMPQ         R10, R9
+	JB           term1
+	VPBROADCASTQ 40(R8), Y4
+	VBROADCASTSS 48(R8), Y5
+
+summed1:
+	VPSRLQ    X12, Y0, Y3
+	VANDPS    Y8, Y3, Y3
+	VPADDQ    Y7, Y0, Y0
+	VPADDQ    Y3, Y0, Y0
+	VPSRLQ    X12, Y0, Y0
+	VPADDQ    Y9, Y0, Y0
+	VPCMPGTQ  Y0, Y10, Y3
+	VPBLENDVB Y3, Y10, Y0, Y0
+	VPCMPGTQ  Y11, Y0, Y3
+	VPBLENDVB Y3, Y11, Y0, Y0
+	VPSRLQ    X12, Y1, Y3
+	VANDPS    Y8, Y3, Y3
+	VPADDQ    Y7, Y1, Y1
+	VPADDQ    Y3, Y1, Y1
+	VPSRLQ    X12, Y1, Y1
+	VPADDQ    Y9, Y1, Y1
+	VPCMPGTQ  Y1, Y10, Y3
+	VPBLENDVB Y3, Y10, Y1, Y1
+	VPCMPGTQ  Y11, Y1, Y3
+	VPBLENDVB Y3, Y11, Y1, Y1
+	VPSLLQ    $0x20, Y1, Y1
+	VPBLENDD  $0xaa, Y1, Y0, Y0
+	VCVTDQ2PS Y0, Y0
+	VMOVUPS   Y0, 32(DI)(AX*4)
+	ADDQ      $0x10, AX
+	CMPQ      AX, CX
+	JB        loop
+	VZEROUPPER
+	RET
+
 // func largestAVX2(y *uint8, x *uint8, n int)
 // Requires: AVX, AVX2
 TEXT ·largestAVX2(SB), NOSPLIT, $0-24

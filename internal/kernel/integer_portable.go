@@ -14,4 +14,8 @@ func (q *requantization) narrow(out *uint8, r *Requantizer) bool { return false 
 
 func (q *requantization) wide(out *int32, r *Requantizer) bool { return false }
 
+func (l *blockLimits) spanSIMD(numbers []int64, y []float32, x [][]float32, from, to int) bool {
+	return false
+}
+
 func largestSIMD(y, x []uint8) int { return 0 }

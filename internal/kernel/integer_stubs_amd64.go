@@ -39,6 +39,16 @@ func requantizeNarrowAVX2(out *uint8, numbers *int64, r *requantization)
 //go:noescape
 func requantizeWideAVX2(out *int32, numbers *int64, r *requantization)
 
+// requantizeBlocksAVX512 is BlockRequantizer.Span of whole vectors of 16 elements, at least one.
+//
+//go:noescape
+func requantizeBlocksAVX512(y *float32, terms *[]float32, count int, from int, to int, numbers *int64, limits *blockLimits)
+
+// requantizeBlocksAVX2 is BlockRequantizer.Span of whole vectors of 16 elements, at least one.
+//
+//go:noescape
+func requantizeBlocksAVX2(y *float32, terms *[]float32, count int, from int, to int, numbers *int64, limits *blockLimits)
+
 // largestAVX2 is LargestBytes of n bytes, a multiple of 32.
 //
 //go:noescape

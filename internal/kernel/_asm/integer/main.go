@@ -24,6 +24,8 @@ func main() {
 	}
 	requantize512()
 	requantize256()
+	requantizeBlocks512()
+	requantizeBlocks256()
 	largest()
 	Generate()
 }
