@@ -122,6 +122,9 @@ func (x Value) scaled(fold func() (factor, offset []float64)) Value {
 		if err != nil {
 			return a, err
 		}
+		if a.affine.ReLU || a.affine.Slope != nil {
+			return a, fmt.Errorf("layers: batch normalization right after a rectifier has no integers; put it before")
+		}
 		factor, offset := fold()
 		return a.scaled(factor, offset), nil
 	}

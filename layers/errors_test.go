@@ -27,6 +27,7 @@ func TestNetworkErrors(t *testing.T) {
 		"layers: conv1: 2 outputs, kernel 3, stride 0, -2 groups: want positive numbers":                                        {image, &Conv2D{Outputs: 2, Kernel: 3, Groups: -2}},
 		"layers: first: padding 3: want 0 or more and less than the kernel, 3":                                                  {image, &Conv2D{Name: "first", Outputs: 2, Kernel: 3, Pad: 3}},
 		"layers: conv1: padding -1: want 0 or more and less than the kernel, 3":                                                 {image, &Conv2D{Outputs: 2, Kernel: 3, Pad: -1}},
+		"layers: conv1: padding 1 besides \"same\": want one of the two":                                                        {image, &Conv2D{Outputs: 2, Kernel: 3, Pad: 1, Same: true}},
 		"layers: conv1: 3 groups: want a divisor of 4 input and of 6 output channels":                                           {image, &Conv2D{Outputs: 6, Kernel: 3, Groups: 3}},
 		"layers: conv1: 4 groups: want a divisor of 4 input and of 6 output channels":                                           {image, &Conv2D{Outputs: 6, Kernel: 3, Groups: 4}},
 		"layers: conv1: kernel 8 is larger than the padded input of 4x6x5":                                                      {image, &Conv2D{Outputs: 6, Kernel: 8, Pad: 1}},

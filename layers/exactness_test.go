@@ -30,7 +30,9 @@ func randomMethods(s *random.Stream) Methods {
 func randomConv(s *random.Stream, in Shape) *Conv2D {
 	c := &Conv2D{Outputs: 1 + int(s.Below(6)), Kernel: 1 + int(s.Below(3)), Stride: 1 + int(s.Below(2)), NoBias: s.Below(4) == 0}
 	c.Kernel = min(c.Kernel, in.Height, in.Width)
-	c.Pad = int(s.Below(uint64(c.Kernel)))
+	if c.Same = s.Below(3) == 0; !c.Same {
+		c.Pad = int(s.Below(uint64(c.Kernel)))
+	}
 	if in.Channels%2 == 0 && s.Below(2) == 0 {
 		c.Groups, c.Outputs = 2, 2*c.Outputs
 	}

@@ -59,6 +59,8 @@ func TestGradientsByDifferences(t *testing.T) {
 		"conv":          {&Conv2D{Outputs: 3, Kernel: 3, Pad: 1}, false},
 		"conv stride":   {&Conv2D{Outputs: 5, Kernel: 2, Stride: 2, Pad: 1}, false},
 		"conv groups":   {&Conv2D{Outputs: 6, Kernel: 3, Stride: 3, Pad: 2, Groups: 2, NoBias: true}, false},
+		"conv same":     {&Conv2D{Outputs: 3, Kernel: 3, Stride: 2, Same: true}, false},
+		"conv same far": {&Conv2D{Outputs: 2, Kernel: 4, Stride: 3, Same: true, Groups: 2}, false},
 		"conv depth":    {&Conv2D{Outputs: 4, Kernel: 5, Pad: 2, Groups: 4}, false},
 		"linear":        {Sequential{Flatten{}, &Linear{Outputs: 7}}, false},
 		"linear bare":   {Sequential{Flatten{}, &Linear{Outputs: 3, NoBias: true}}, false},

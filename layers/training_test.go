@@ -50,9 +50,12 @@ type weightedCase struct {
 func weightedCases(m Methods) map[string]weightedCase {
 	in, flat := Shape{Channels: 4, Height: 6, Width: 5, Signed: true}, Shape{Channels: 30, Height: 1, Width: 1, Signed: true}
 	conv := &Conv2D{Name: "layer", Outputs: 6, Kernel: 3, Stride: 2, Pad: 1, Groups: 2, Methods: m}
+	same := &Conv2D{Name: "layer", Outputs: 3, Kernel: 3, Stride: 2, Same: true, Methods: m}
 	linear := &Linear{Name: "layer", Outputs: 7, Methods: m}
+	even := Shape{Channels: 2, Height: 6, Width: 6, Signed: true} // of which "same" pads the far sides alone
 	return map[string]weightedCase{
 		"conv":   {conv, &conv.weighted, taps{in, Shape{6, 3, 3, true}, 3, 2, 1, 2}},
+		"same":   {same, &same.weighted, taps{even, Shape{3, 3, 3, true}, 3, 2, 0, 1}},
 		"linear": {linear, &linear.weighted, taps{flat, Shape{7, 1, 1, true}, 1, 1, 0, 1}},
 	}
 }
