@@ -60,6 +60,18 @@ func BenchmarkConv(b *testing.B) {
 	}
 }
 
+// A depthwise convolution does few multiply-adds per float, so GB/s of x and y, each once, says as much as the share of
+// the peak.
+func BenchmarkDepthwise(b *testing.B) {
+	for _, s := range []struct{ batch, channels, image, kernel, stride int }{{128, 64, 32, 3, 1}, {128, 64, 32, 3, 2}, {128, 256, 8, 3, 1},
+		{16, 64, 8, 3, 1}, {16, 64, 16, 3, 2}, {128, 64, 16, 5, 1}} {
+		axis := Axis{In: s.image, Out: (s.image-1)/s.stride + 1, Kernel: s.kernel, Stride: s.stride, Before: s.kernel / 2}
+		conv := NewConv(Blocks(s.batch), s.channels, s.channels, s.channels, axis, axis)
+		operations := 2 * float64(s.batch*s.channels*s.kernel*s.kernel*axis.Out*axis.Out)
+		benchmarkConv(b, fmt.Sprintf("%dx%d² batch %d %dx%d stride %d", s.channels, s.image, s.batch, s.kernel, s.kernel, s.stride), conv, operations)
+	}
+}
+
 func BenchmarkLinear(b *testing.B) {
 	for _, s := range [][2]int{{400, 120}, {120, 84}, {84, 10}} {
 		benchmarkConv(b, fmt.Sprintf("%d-%d batch 64", s[0], s[1]), NewLinear(4, s[0], s[1]), 2*64*float64(s[0]*s[1]))
@@ -85,6 +97,7 @@ func benchmarkConv(b *testing.B, name string, conv *Conv, operations float64) {
 				k.do()
 			}
 			report(b, operations)
+			b.ReportMetric(4*float64(len(x)+len(y))*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
 		})
 	}
 }

@@ -17,6 +17,7 @@ type Conv struct {
 	x, y             view
 	sizes            [3]int // of x, y and w in floats
 	forward, inverse [2]walk
+	planes           [2][]depthwisePhase // of Forward and InputGradient where the convolution is depthwise
 	weights          weightPlan
 	serial           bool // runs on the calling thread
 }
@@ -62,6 +63,8 @@ func (c *Conv) plan() {
 	c.weights = c.weightPlan()
 	c.forward = [2]walk{c.rows.forward(), c.columns.forward()}
 	c.inverse = [2]walk{c.rows.backward(), c.columns.backward()}
+	c.planes[0] = c.depthwisePlan(c.rows.forwardPhases(), c.columns.forwardPhases(), c.x, c.y)
+	c.planes[1] = c.depthwisePlan(c.rows.backwardPhases(), c.columns.backwardPhases(), c.y, c.x)
 }
 
 func (c *Conv) kernel() int { return c.rows.Kernel * c.columns.Kernel }
@@ -78,6 +81,10 @@ func (c *Conv) check(name string, x, y, w []float32) {
 // Forward computes y from x and w. Scale and bias have a value per output channel; nil leaves the step out.
 func (c *Conv) Forward(y, x, w, scale, bias []float32) {
 	c.check("Forward", x, y, w)
+	if c.planes[0] != nil && live != portable {
+		c.depthwise(c.planes[0], y, x, w, scale, bias, c.x, c.y)
+		return
+	}
 	kernel := c.kernel()
 	t := tile{channels: c.inputs, xChannel: c.x.channel, wChannel: kernel, wOutput: c.inputs * kernel, yOutput: c.y.channel}
 	t.aim(&c.forward, c.x, c.columns.Kernel)
@@ -106,6 +113,10 @@ func channels(v []float32, from, n int) []float32 {
 // InputGradient computes dx = ∂L/∂x from dy = ∂L/∂y (before scale and bias) and w.
 func (c *Conv) InputGradient(dx, dy, w []float32) {
 	c.check("InputGradient", dx, dy, w)
+	if c.planes[1] != nil && live != portable {
+		c.depthwise(c.planes[1], dx, dy, w, nil, nil, c.y, c.x)
+		return
+	}
 	kernel := c.kernel()
 	t := tile{channels: c.outputs, xChannel: c.y.channel, wChannel: c.inputs * kernel, wOutput: kernel, yOutput: c.x.channel}
 	t.aim(&c.inverse, c.y, c.columns.Kernel)

@@ -39,9 +39,10 @@ func (a Axis) bands(tap, taps, limit int) []band {
 
 // weightPlan is how WeightGradient splits into tasks: tiles of output channels, of input channels and of kernel rows.
 type weightPlan struct {
-	outputs, inputs, taps []piece  // channels of a group and kernel rows, by tile
-	bands                 [][]band // by tile of kernel rows
-	columns               []span   // by kernel column: the outputs whose tap it is
+	outputs, inputs, taps []piece     // channels of a group and kernel rows, by tile
+	bands                 [][]band    // by tile of kernel rows
+	columns               []span      // by kernel column: the outputs whose tap it is
+	small                 gradient3x3 // for kernels of 3x3 taps
 }
 
 // piece is a run of channels or kernel rows.
@@ -68,7 +69,18 @@ func (c *Conv) weightPlan() weightPlan {
 	for l := range c.columns.Kernel {
 		p.columns = append(p.columns, c.columns.inside(l))
 	}
+	if c.kernel() == 9 && c.rows.Kernel == 3 {
+		p.small = c.plan3x3()
+	}
 	return p
+}
+
+// outputs3x3 is how many output channels a tile of weightGradient3x3 takes, 0 where the convolution is not for it.
+func (c *Conv) outputs3x3() int {
+	if c.weights.small.rows == 0 {
+		return 0
+	}
+	return outputs3x3(c.outputs)
 }
 
 // weightScratch is what a task of WeightGradient works in, kept for reuse.
@@ -84,6 +96,10 @@ var weightScratches = sync.Pool{New: func() any { return new(weightScratch) }}
 // and bias).
 func (c *Conv) WeightGradient(dw, x, dy []float32) {
 	c.check("WeightGradient", x, dy, dw)
+	if most := c.outputs3x3(); most > 0 {
+		c.weightGradient3x3(dw, x, dy, most)
+		return
+	}
 	p := &c.weights
 	tiles := c.groups * len(p.outputs) * len(p.inputs) * len(p.taps)
 	tasks := min(tiles, 4*runtime.GOMAXPROCS(0)) // few, since the tiles of a task share what they read

@@ -5743,11 +5743,1640 @@ column4x3:
 	VZEROUPPER
 	RET
 
-// func halveAll(totals *float32, sums *float32)
+// func gradient3x3AVX512(sums *float32, dy *float32, x *float32, t *gradient3x3)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gradient3x3AVX512(SB), NOSPLIT, $8-32
+	MOVQ   t+24(FP), AX
+	MOVQ   x+16(FP), SI
+	MOVQ   dy+8(FP), DX
+	MOVQ   112(AX), R15
+	SHLQ   $0x02, R15
+	ADDQ   R15, SI
+	MOVQ   136(AX), R15
+	SHLQ   $0x02, R15
+	MOVQ   R15, (SP)
+	MOVQ   120(AX), R8
+	SHLQ   $0x02, R8
+	MOVQ   104(AX), R9
+	SHLQ   $0x02, R9
+	MOVQ   128(AX), R10
+	SHLQ   $0x02, R10
+	MOVQ   (AX), DI
+	MOVQ   48(AX), R12
+	MOVQ   96(AX), R15
+	CMPQ   R15, $0x01
+	JE     tile1
+	CMPQ   R15, $0x02
+	JE     tile2
+	CMPQ   16(AX), $0x00
+	JNE    resume3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	VPXORD Z24, Z24, Z24
+	VPXORD Z25, Z25, Z25
+	VPXORD Z26, Z26, Z26
+	JMP    row3
+
+resume3:
+	MOVQ    sums+0(FP), R14
+	VMOVUPS (R14), Z0
+	VMOVUPS 64(R14), Z1
+	VMOVUPS 128(R14), Z2
+	VMOVUPS 192(R14), Z3
+	VMOVUPS 256(R14), Z4
+	VMOVUPS 320(R14), Z5
+	VMOVUPS 384(R14), Z6
+	VMOVUPS 448(R14), Z7
+	VMOVUPS 512(R14), Z8
+	VMOVUPS 576(R14), Z9
+	VMOVUPS 640(R14), Z10
+	VMOVUPS 704(R14), Z11
+	VMOVUPS 768(R14), Z12
+	VMOVUPS 832(R14), Z13
+	VMOVUPS 896(R14), Z14
+	VMOVUPS 960(R14), Z15
+	VMOVUPS 1024(R14), Z16
+	VMOVUPS 1088(R14), Z17
+	VMOVUPS 1152(R14), Z18
+	VMOVUPS 1216(R14), Z19
+	VMOVUPS 1280(R14), Z20
+	VMOVUPS 1344(R14), Z21
+	VMOVUPS 1408(R14), Z22
+	VMOVUPS 1472(R14), Z23
+	VMOVUPS 1536(R14), Z24
+	VMOVUPS 1600(R14), Z25
+	VMOVUPS 1664(R14), Z26
+
+row3:
+	MOVQ  72(AX), R11
+	MOVQ  (R12), R13
+	ADDQ  $0x08, R12
+	MOVQ  8(AX), CX
+	MOVQ  CX, BX
+	CMPQ  R13, 40(AX)
+	JNE   edge3
+	MOVQ  24(AX), BX
+	TESTQ BX, BX
+	JE    inside3
+
+edge3:
+	SUBQ BX, CX
+
+edges3:
+	MOVQ        (R11), R14
+	ADDQ        $0x08, R11
+	ANDQ        R13, R14
+	VMOVUPS     (DX), Z27
+	VMOVUPS     (DX)(R9*1), Z28
+	VMOVUPS     (DX)(R9*2), Z29
+	TESTL       $0x00000001, R14
+	JE          skip03
+	VMOVUPS     (SI), Z30
+	VFMADD231PS Z30, Z27, Z0
+	VFMADD231PS Z30, Z28, Z9
+	VFMADD231PS Z30, Z29, Z18
+
+skip03:
+	TESTL       $0x00000002, R14
+	JE          skip13
+	VMOVUPS     64(SI), Z31
+	VFMADD231PS Z31, Z27, Z1
+	VFMADD231PS Z31, Z28, Z10
+	VFMADD231PS Z31, Z29, Z19
+
+skip13:
+	TESTL       $0x00000004, R14
+	JE          skip23
+	VMOVUPS     128(SI), Z30
+	VFMADD231PS Z30, Z27, Z2
+	VFMADD231PS Z30, Z28, Z11
+	VFMADD231PS Z30, Z29, Z20
+
+skip23:
+	TESTL       $0x00000008, R14
+	JE          skip33
+	VMOVUPS     (SI)(R8*1), Z31
+	VFMADD231PS Z31, Z27, Z3
+	VFMADD231PS Z31, Z28, Z12
+	VFMADD231PS Z31, Z29, Z21
+
+skip33:
+	TESTL       $0x00000010, R14
+	JE          skip43
+	VMOVUPS     64(SI)(R8*1), Z30
+	VFMADD231PS Z30, Z27, Z4
+	VFMADD231PS Z30, Z28, Z13
+	VFMADD231PS Z30, Z29, Z22
+
+skip43:
+	TESTL       $0x00000020, R14
+	JE          skip53
+	VMOVUPS     128(SI)(R8*1), Z31
+	VFMADD231PS Z31, Z27, Z5
+	VFMADD231PS Z31, Z28, Z14
+	VFMADD231PS Z31, Z29, Z23
+
+skip53:
+	TESTL       $0x00000040, R14
+	JE          skip63
+	VMOVUPS     (SI)(R8*2), Z30
+	VFMADD231PS Z30, Z27, Z6
+	VFMADD231PS Z30, Z28, Z15
+	VFMADD231PS Z30, Z29, Z24
+
+skip63:
+	TESTL       $0x00000080, R14
+	JE          skip73
+	VMOVUPS     64(SI)(R8*2), Z31
+	VFMADD231PS Z31, Z27, Z7
+	VFMADD231PS Z31, Z28, Z16
+	VFMADD231PS Z31, Z29, Z25
+
+skip73:
+	TESTL       $0x00000100, R14
+	JE          skip83
+	VMOVUPS     128(SI)(R8*2), Z30
+	VFMADD231PS Z30, Z27, Z8
+	VFMADD231PS Z30, Z28, Z17
+	VFMADD231PS Z30, Z29, Z26
+
+skip83:
+	ADDQ  R10, SI
+	ADDQ  $0x40, DX
+	DECQ  BX
+	JNE   edges3
+	TESTQ CX, CX
+	JE    end3
+
+inside3:
+	MOVQ 32(AX), R15
+	LEAQ (R11)(R15*8), R11
+	SUBQ R15, CX
+
+inner3:
+	PREFETCHT0  2048(DX)
+	PREFETCHT0  2048(DX)(R9*1)
+	PREFETCHT0  2048(DX)(R9*2)
+	PREFETCHT0  2048(SI)(R8*2)
+	VMOVUPS     (DX), Z27
+	VMOVUPS     (DX)(R9*1), Z28
+	VMOVUPS     (DX)(R9*2), Z29
+	VMOVUPS     (SI), Z30
+	VFMADD231PS Z30, Z27, Z0
+	VFMADD231PS Z30, Z28, Z9
+	VFMADD231PS Z30, Z29, Z18
+	VMOVUPS     64(SI), Z31
+	VFMADD231PS Z31, Z27, Z1
+	VFMADD231PS Z31, Z28, Z10
+	VFMADD231PS Z31, Z29, Z19
+	VMOVUPS     128(SI), Z30
+	VFMADD231PS Z30, Z27, Z2
+	VFMADD231PS Z30, Z28, Z11
+	VFMADD231PS Z30, Z29, Z20
+	VMOVUPS     (SI)(R8*1), Z31
+	VFMADD231PS Z31, Z27, Z3
+	VFMADD231PS Z31, Z28, Z12
+	VFMADD231PS Z31, Z29, Z21
+	VMOVUPS     64(SI)(R8*1), Z30
+	VFMADD231PS Z30, Z27, Z4
+	VFMADD231PS Z30, Z28, Z13
+	VFMADD231PS Z30, Z29, Z22
+	VMOVUPS     128(SI)(R8*1), Z31
+	VFMADD231PS Z31, Z27, Z5
+	VFMADD231PS Z31, Z28, Z14
+	VFMADD231PS Z31, Z29, Z23
+	VMOVUPS     (SI)(R8*2), Z30
+	VFMADD231PS Z30, Z27, Z6
+	VFMADD231PS Z30, Z28, Z15
+	VFMADD231PS Z30, Z29, Z24
+	VMOVUPS     64(SI)(R8*2), Z31
+	VFMADD231PS Z31, Z27, Z7
+	VFMADD231PS Z31, Z28, Z16
+	VFMADD231PS Z31, Z29, Z25
+	VMOVUPS     128(SI)(R8*2), Z30
+	VFMADD231PS Z30, Z27, Z8
+	VFMADD231PS Z30, Z28, Z17
+	VFMADD231PS Z30, Z29, Z26
+	ADDQ        R10, SI
+	ADDQ        $0x40, DX
+	DECQ        R15
+	JNE         inner3
+	MOVQ        CX, BX
+	TESTQ       BX, BX
+	JNE         edge3
+
+end3:
+	ADDQ    (SP), SI
+	DECQ    DI
+	JNE     row3
+	MOVQ    sums+0(FP), R14
+	VMOVUPS Z0, (R14)
+	VMOVUPS Z1, 64(R14)
+	VMOVUPS Z2, 128(R14)
+	VMOVUPS Z3, 192(R14)
+	VMOVUPS Z4, 256(R14)
+	VMOVUPS Z5, 320(R14)
+	VMOVUPS Z6, 384(R14)
+	VMOVUPS Z7, 448(R14)
+	VMOVUPS Z8, 512(R14)
+	VMOVUPS Z9, 576(R14)
+	VMOVUPS Z10, 640(R14)
+	VMOVUPS Z11, 704(R14)
+	VMOVUPS Z12, 768(R14)
+	VMOVUPS Z13, 832(R14)
+	VMOVUPS Z14, 896(R14)
+	VMOVUPS Z15, 960(R14)
+	VMOVUPS Z16, 1024(R14)
+	VMOVUPS Z17, 1088(R14)
+	VMOVUPS Z18, 1152(R14)
+	VMOVUPS Z19, 1216(R14)
+	VMOVUPS Z20, 1280(R14)
+	VMOVUPS Z21, 1344(R14)
+	VMOVUPS Z22, 1408(R14)
+	VMOVUPS Z23, 1472(R14)
+	VMOVUPS Z24, 1536(R14)
+	VMOVUPS Z25, 1600(R14)
+	VMOVUPS Z26, 1664(R14)
+	VZEROUPPER
+	RET
+
+tile2:
+	CMPQ   16(AX), $0x00
+	JNE    resume2
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	JMP    row2
+
+resume2:
+	MOVQ    sums+0(FP), R14
+	VMOVUPS (R14), Z0
+	VMOVUPS 64(R14), Z1
+	VMOVUPS 128(R14), Z2
+	VMOVUPS 192(R14), Z3
+	VMOVUPS 256(R14), Z4
+	VMOVUPS 320(R14), Z5
+	VMOVUPS 384(R14), Z6
+	VMOVUPS 448(R14), Z7
+	VMOVUPS 512(R14), Z8
+	VMOVUPS 576(R14), Z9
+	VMOVUPS 640(R14), Z10
+	VMOVUPS 704(R14), Z11
+	VMOVUPS 768(R14), Z12
+	VMOVUPS 832(R14), Z13
+	VMOVUPS 896(R14), Z14
+	VMOVUPS 960(R14), Z15
+	VMOVUPS 1024(R14), Z16
+	VMOVUPS 1088(R14), Z17
+
+row2:
+	MOVQ  72(AX), R11
+	MOVQ  (R12), R13
+	ADDQ  $0x08, R12
+	MOVQ  8(AX), CX
+	MOVQ  CX, BX
+	CMPQ  R13, 40(AX)
+	JNE   edge2
+	MOVQ  24(AX), BX
+	TESTQ BX, BX
+	JE    inside2
+
+edge2:
+	SUBQ BX, CX
+
+edges2:
+	MOVQ        (R11), R14
+	ADDQ        $0x08, R11
+	ANDQ        R13, R14
+	VMOVUPS     (DX), Z18
+	VMOVUPS     (DX)(R9*1), Z19
+	TESTL       $0x00000001, R14
+	JE          skip02
+	VMOVUPS     (SI), Z20
+	VFMADD231PS Z20, Z18, Z0
+	VFMADD231PS Z20, Z19, Z9
+
+skip02:
+	TESTL       $0x00000002, R14
+	JE          skip12
+	VMOVUPS     64(SI), Z21
+	VFMADD231PS Z21, Z18, Z1
+	VFMADD231PS Z21, Z19, Z10
+
+skip12:
+	TESTL       $0x00000004, R14
+	JE          skip22
+	VMOVUPS     128(SI), Z20
+	VFMADD231PS Z20, Z18, Z2
+	VFMADD231PS Z20, Z19, Z11
+
+skip22:
+	TESTL       $0x00000008, R14
+	JE          skip32
+	VMOVUPS     (SI)(R8*1), Z21
+	VFMADD231PS Z21, Z18, Z3
+	VFMADD231PS Z21, Z19, Z12
+
+skip32:
+	TESTL       $0x00000010, R14
+	JE          skip42
+	VMOVUPS     64(SI)(R8*1), Z20
+	VFMADD231PS Z20, Z18, Z4
+	VFMADD231PS Z20, Z19, Z13
+
+skip42:
+	TESTL       $0x00000020, R14
+	JE          skip52
+	VMOVUPS     128(SI)(R8*1), Z21
+	VFMADD231PS Z21, Z18, Z5
+	VFMADD231PS Z21, Z19, Z14
+
+skip52:
+	TESTL       $0x00000040, R14
+	JE          skip62
+	VMOVUPS     (SI)(R8*2), Z20
+	VFMADD231PS Z20, Z18, Z6
+	VFMADD231PS Z20, Z19, Z15
+
+skip62:
+	TESTL       $0x00000080, R14
+	JE          skip72
+	VMOVUPS     64(SI)(R8*2), Z21
+	VFMADD231PS Z21, Z18, Z7
+	VFMADD231PS Z21, Z19, Z16
+
+skip72:
+	TESTL       $0x00000100, R14
+	JE          skip82
+	VMOVUPS     128(SI)(R8*2), Z20
+	VFMADD231PS Z20, Z18, Z8
+	VFMADD231PS Z20, Z19, Z17
+
+skip82:
+	ADDQ  R10, SI
+	ADDQ  $0x40, DX
+	DECQ  BX
+	JNE   edges2
+	TESTQ CX, CX
+	JE    end2
+
+inside2:
+	MOVQ 32(AX), R15
+	LEAQ (R11)(R15*8), R11
+	SUBQ R15, CX
+
+inner2:
+	PREFETCHT0  2048(DX)
+	PREFETCHT0  2048(DX)(R9*1)
+	PREFETCHT0  2048(SI)(R8*2)
+	VMOVUPS     (DX), Z18
+	VMOVUPS     (DX)(R9*1), Z19
+	VMOVUPS     (SI), Z20
+	VFMADD231PS Z20, Z18, Z0
+	VFMADD231PS Z20, Z19, Z9
+	VMOVUPS     64(SI), Z21
+	VFMADD231PS Z21, Z18, Z1
+	VFMADD231PS Z21, Z19, Z10
+	VMOVUPS     128(SI), Z20
+	VFMADD231PS Z20, Z18, Z2
+	VFMADD231PS Z20, Z19, Z11
+	VMOVUPS     (SI)(R8*1), Z21
+	VFMADD231PS Z21, Z18, Z3
+	VFMADD231PS Z21, Z19, Z12
+	VMOVUPS     64(SI)(R8*1), Z20
+	VFMADD231PS Z20, Z18, Z4
+	VFMADD231PS Z20, Z19, Z13
+	VMOVUPS     128(SI)(R8*1), Z21
+	VFMADD231PS Z21, Z18, Z5
+	VFMADD231PS Z21, Z19, Z14
+	VMOVUPS     (SI)(R8*2), Z20
+	VFMADD231PS Z20, Z18, Z6
+	VFMADD231PS Z20, Z19, Z15
+	VMOVUPS     64(SI)(R8*2), Z21
+	VFMADD231PS Z21, Z18, Z7
+	VFMADD231PS Z21, Z19, Z16
+	VMOVUPS     128(SI)(R8*2), Z20
+	VFMADD231PS Z20, Z18, Z8
+	VFMADD231PS Z20, Z19, Z17
+	ADDQ        R10, SI
+	ADDQ        $0x40, DX
+	DECQ        R15
+	JNE         inner2
+	MOVQ        CX, BX
+	TESTQ       BX, BX
+	JNE         edge2
+
+end2:
+	ADDQ    (SP), SI
+	DECQ    DI
+	JNE     row2
+	MOVQ    sums+0(FP), R14
+	VMOVUPS Z0, (R14)
+	VMOVUPS Z1, 64(R14)
+	VMOVUPS Z2, 128(R14)
+	VMOVUPS Z3, 192(R14)
+	VMOVUPS Z4, 256(R14)
+	VMOVUPS Z5, 320(R14)
+	VMOVUPS Z6, 384(R14)
+	VMOVUPS Z7, 448(R14)
+	VMOVUPS Z8, 512(R14)
+	VMOVUPS Z9, 576(R14)
+	VMOVUPS Z10, 640(R14)
+	VMOVUPS Z11, 704(R14)
+	VMOVUPS Z12, 768(R14)
+	VMOVUPS Z13, 832(R14)
+	VMOVUPS Z14, 896(R14)
+	VMOVUPS Z15, 960(R14)
+	VMOVUPS Z16, 1024(R14)
+	VMOVUPS Z17, 1088(R14)
+	VZEROUPPER
+	RET
+
+tile1:
+	CMPQ   16(AX), $0x00
+	JNE    resume1
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	JMP    row1
+
+resume1:
+	MOVQ    sums+0(FP), R14
+	VMOVUPS (R14), Z0
+	VMOVUPS 64(R14), Z1
+	VMOVUPS 128(R14), Z2
+	VMOVUPS 192(R14), Z3
+	VMOVUPS 256(R14), Z4
+	VMOVUPS 320(R14), Z5
+	VMOVUPS 384(R14), Z6
+	VMOVUPS 448(R14), Z7
+	VMOVUPS 512(R14), Z8
+
+row1:
+	MOVQ  72(AX), R11
+	MOVQ  (R12), R13
+	ADDQ  $0x08, R12
+	MOVQ  8(AX), CX
+	MOVQ  CX, BX
+	CMPQ  R13, 40(AX)
+	JNE   edge1
+	MOVQ  24(AX), BX
+	TESTQ BX, BX
+	JE    inside1
+
+edge1:
+	SUBQ BX, CX
+
+edges1:
+	MOVQ        (R11), R14
+	ADDQ        $0x08, R11
+	ANDQ        R13, R14
+	VMOVUPS     (DX), Z9
+	TESTL       $0x00000001, R14
+	JE          skip01
+	VFMADD231PS (SI), Z9, Z0
+
+skip01:
+	TESTL       $0x00000002, R14
+	JE          skip11
+	VFMADD231PS 64(SI), Z9, Z1
+
+skip11:
+	TESTL       $0x00000004, R14
+	JE          skip21
+	VFMADD231PS 128(SI), Z9, Z2
+
+skip21:
+	TESTL       $0x00000008, R14
+	JE          skip31
+	VFMADD231PS (SI)(R8*1), Z9, Z3
+
+skip31:
+	TESTL       $0x00000010, R14
+	JE          skip41
+	VFMADD231PS 64(SI)(R8*1), Z9, Z4
+
+skip41:
+	TESTL       $0x00000020, R14
+	JE          skip51
+	VFMADD231PS 128(SI)(R8*1), Z9, Z5
+
+skip51:
+	TESTL       $0x00000040, R14
+	JE          skip61
+	VFMADD231PS (SI)(R8*2), Z9, Z6
+
+skip61:
+	TESTL       $0x00000080, R14
+	JE          skip71
+	VFMADD231PS 64(SI)(R8*2), Z9, Z7
+
+skip71:
+	TESTL       $0x00000100, R14
+	JE          skip81
+	VFMADD231PS 128(SI)(R8*2), Z9, Z8
+
+skip81:
+	ADDQ  R10, SI
+	ADDQ  $0x40, DX
+	DECQ  BX
+	JNE   edges1
+	TESTQ CX, CX
+	JE    end1
+
+inside1:
+	MOVQ 32(AX), R15
+	LEAQ (R11)(R15*8), R11
+	SUBQ R15, CX
+
+inner1:
+	PREFETCHT0  2048(DX)
+	PREFETCHT0  2048(SI)(R8*2)
+	VMOVUPS     (DX), Z9
+	VFMADD231PS (SI), Z9, Z0
+	VFMADD231PS 64(SI), Z9, Z1
+	VFMADD231PS 128(SI), Z9, Z2
+	VFMADD231PS (SI)(R8*1), Z9, Z3
+	VFMADD231PS 64(SI)(R8*1), Z9, Z4
+	VFMADD231PS 128(SI)(R8*1), Z9, Z5
+	VFMADD231PS (SI)(R8*2), Z9, Z6
+	VFMADD231PS 64(SI)(R8*2), Z9, Z7
+	VFMADD231PS 128(SI)(R8*2), Z9, Z8
+	ADDQ        R10, SI
+	ADDQ        $0x40, DX
+	DECQ        R15
+	JNE         inner1
+	MOVQ        CX, BX
+	TESTQ       BX, BX
+	JNE         edge1
+
+end1:
+	ADDQ    (SP), SI
+	DECQ    DI
+	JNE     row1
+	MOVQ    sums+0(FP), R14
+	VMOVUPS Z0, (R14)
+	VMOVUPS Z1, 64(R14)
+	VMOVUPS Z2, 128(R14)
+	VMOVUPS Z3, 192(R14)
+	VMOVUPS Z4, 256(R14)
+	VMOVUPS Z5, 320(R14)
+	VMOVUPS Z6, 384(R14)
+	VMOVUPS Z7, 448(R14)
+	VMOVUPS Z8, 512(R14)
+	VZEROUPPER
+	RET
+
+// func gradient3x3AVX2(sums *float32, dy *float32, x *float32, t *gradient3x3, half int)
+// Requires: AVX, FMA3
+TEXT ·gradient3x3AVX2(SB), NOSPLIT, $8-40
+	MOVQ   t+24(FP), AX
+	MOVQ   x+16(FP), SI
+	MOVQ   dy+8(FP), DX
+	MOVQ   half+32(FP), R15
+	SHLQ   $0x05, R15
+	ADDQ   R15, SI
+	ADDQ   R15, DX
+	MOVQ   112(AX), R15
+	SHLQ   $0x02, R15
+	ADDQ   R15, SI
+	MOVQ   136(AX), R15
+	SHLQ   $0x02, R15
+	MOVQ   R15, (SP)
+	MOVQ   120(AX), R8
+	SHLQ   $0x02, R8
+	MOVQ   104(AX), R9
+	SHLQ   $0x02, R9
+	MOVQ   128(AX), R10
+	SHLQ   $0x02, R10
+	MOVQ   (AX), DI
+	MOVQ   48(AX), R12
+	MOVQ   96(AX), R15
+	CMPQ   16(AX), $0x00
+	JNE    resume1
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	JMP    row1
+
+resume1:
+	MOVQ    sums+0(FP), R14
+	MOVQ    half+32(FP), R15
+	SHLQ    $0x05, R15
+	ADDQ    R15, R14
+	VMOVUPS (R14), Y0
+	VMOVUPS 64(R14), Y1
+	VMOVUPS 128(R14), Y2
+	VMOVUPS 192(R14), Y3
+	VMOVUPS 256(R14), Y4
+	VMOVUPS 320(R14), Y5
+	VMOVUPS 384(R14), Y6
+	VMOVUPS 448(R14), Y7
+	VMOVUPS 512(R14), Y8
+
+row1:
+	MOVQ  72(AX), R11
+	MOVQ  (R12), R13
+	ADDQ  $0x08, R12
+	MOVQ  8(AX), CX
+	MOVQ  CX, BX
+	CMPQ  R13, 40(AX)
+	JNE   edge1
+	MOVQ  24(AX), BX
+	TESTQ BX, BX
+	JE    inside1
+
+edge1:
+	SUBQ BX, CX
+
+edges1:
+	MOVQ        (R11), R14
+	ADDQ        $0x08, R11
+	ANDQ        R13, R14
+	VMOVUPS     (DX), Y9
+	TESTL       $0x00000001, R14
+	JE          skip01
+	VFMADD231PS (SI), Y9, Y0
+
+skip01:
+	TESTL       $0x00000002, R14
+	JE          skip11
+	VFMADD231PS 64(SI), Y9, Y1
+
+skip11:
+	TESTL       $0x00000004, R14
+	JE          skip21
+	VFMADD231PS 128(SI), Y9, Y2
+
+skip21:
+	TESTL       $0x00000008, R14
+	JE          skip31
+	VFMADD231PS (SI)(R8*1), Y9, Y3
+
+skip31:
+	TESTL       $0x00000010, R14
+	JE          skip41
+	VFMADD231PS 64(SI)(R8*1), Y9, Y4
+
+skip41:
+	TESTL       $0x00000020, R14
+	JE          skip51
+	VFMADD231PS 128(SI)(R8*1), Y9, Y5
+
+skip51:
+	TESTL       $0x00000040, R14
+	JE          skip61
+	VFMADD231PS (SI)(R8*2), Y9, Y6
+
+skip61:
+	TESTL       $0x00000080, R14
+	JE          skip71
+	VFMADD231PS 64(SI)(R8*2), Y9, Y7
+
+skip71:
+	TESTL       $0x00000100, R14
+	JE          skip81
+	VFMADD231PS 128(SI)(R8*2), Y9, Y8
+
+skip81:
+	ADDQ  R10, SI
+	ADDQ  $0x40, DX
+	DECQ  BX
+	JNE   edges1
+	TESTQ CX, CX
+	JE    end1
+
+inside1:
+	MOVQ 32(AX), R15
+	LEAQ (R11)(R15*8), R11
+	SUBQ R15, CX
+
+inner1:
+	VMOVUPS     (DX), Y9
+	VFMADD231PS (SI), Y9, Y0
+	VFMADD231PS 64(SI), Y9, Y1
+	VFMADD231PS 128(SI), Y9, Y2
+	VFMADD231PS (SI)(R8*1), Y9, Y3
+	VFMADD231PS 64(SI)(R8*1), Y9, Y4
+	VFMADD231PS 128(SI)(R8*1), Y9, Y5
+	VFMADD231PS (SI)(R8*2), Y9, Y6
+	VFMADD231PS 64(SI)(R8*2), Y9, Y7
+	VFMADD231PS 128(SI)(R8*2), Y9, Y8
+	ADDQ        R10, SI
+	ADDQ        $0x40, DX
+	DECQ        R15
+	JNE         inner1
+	MOVQ        CX, BX
+	TESTQ       BX, BX
+	JNE         edge1
+
+end1:
+	ADDQ    (SP), SI
+	DECQ    DI
+	JNE     row1
+	MOVQ    sums+0(FP), R14
+	MOVQ    half+32(FP), R15
+	SHLQ    $0x05, R15
+	ADDQ    R15, R14
+	VMOVUPS Y0, (R14)
+	VMOVUPS Y1, 64(R14)
+	VMOVUPS Y2, 128(R14)
+	VMOVUPS Y3, 192(R14)
+	VMOVUPS Y4, 256(R14)
+	VMOVUPS Y5, 320(R14)
+	VMOVUPS Y6, 384(R14)
+	VMOVUPS Y7, 448(R14)
+	VMOVUPS Y8, 512(R14)
+	VZEROUPPER
+	RET
+
+// func depthwiseAVX512(y *float32, x *float32, t *depthwise)
+// Requires: AVX, AVX512F
+TEXT ·depthwiseAVX512(SB), NOSPLIT, $24-24
+	MOVQ         t+16(FP), AX
+	MOVQ         x+8(FP), SI
+	MOVQ         y+0(FP), DX
+	MOVQ         96(AX), R14
+	SHLQ         $0x02, R14
+	ADDQ         R14, SI
+	MOVQ         104(AX), R14
+	SHLQ         $0x02, R14
+	ADDQ         R14, DX
+	MOVQ         112(AX), R14
+	SHLQ         $0x02, R14
+	LEAQ         (SI)(R14*1), DI
+	LEAQ         (SI)(R14*2), R8
+	MOVQ         144(AX), R14
+	SHLQ         $0x02, R14
+	MOVQ         R14, 8(SP)
+	MOVQ         152(AX), R14
+	SHLQ         $0x02, R14
+	MOVQ         R14, 16(SP)
+	MOVQ         (AX), R14
+	MOVQ         R14, (SP)
+	MOVQ         120(AX), R9
+	SHLQ         $0x02, R9
+	MOVQ         128(AX), R10
+	SHLQ         $0x02, R10
+	MOVQ         136(AX), R11
+	SHLQ         $0x02, R11
+	MOVQ         48(AX), R13
+	VBROADCASTSS 160(AX), Z0
+	VBROADCASTSS 164(AX), Z1
+	VBROADCASTSS 168(AX), Z2
+	VBROADCASTSS 172(AX), Z3
+	VBROADCASTSS 176(AX), Z4
+	VBROADCASTSS 180(AX), Z5
+	VBROADCASTSS 184(AX), Z6
+	VBROADCASTSS 188(AX), Z7
+	VBROADCASTSS 192(AX), Z8
+	MOVQ         200(AX), R14
+	TESTQ        R14, R14
+	JE           scaleNil
+	VBROADCASTSS (R14), Z10
+
+scaleNil:
+	MOVQ         224(AX), R14
+	TESTQ        R14, R14
+	JE           biasNil
+	VBROADCASTSS (R14), Z11
+
+biasNil:
+row:
+	MOVQ  72(AX), R12
+	MOVQ  (R13), BX
+	ADDQ  $0x08, R13
+	MOVQ  8(AX), R15
+	MOVQ  R15, CX
+	CMPQ  BX, 32(AX)
+	JNE   edge
+	MOVQ  16(AX), CX
+	TESTQ CX, CX
+	JE    inside
+
+edge:
+	SUBQ CX, R15
+
+edges:
+	MOVQ        (R12), R14
+	ADDQ        $0x08, R12
+	ANDQ        BX, R14
+	VPXORD      Z9, Z9, Z9
+	TESTL       $0x00000001, R14
+	JE          skip0
+	VFMADD231PS (SI), Z0, Z9
+
+skip0:
+	TESTL       $0x00000002, R14
+	JE          skip1
+	VFMADD231PS (SI)(R9*1), Z1, Z9
+
+skip1:
+	TESTL       $0x00000004, R14
+	JE          skip2
+	VFMADD231PS (SI)(R9*2), Z2, Z9
+
+skip2:
+	TESTL       $0x00000008, R14
+	JE          skip3
+	VFMADD231PS (DI), Z3, Z9
+
+skip3:
+	TESTL       $0x00000010, R14
+	JE          skip4
+	VFMADD231PS (DI)(R9*1), Z4, Z9
+
+skip4:
+	TESTL       $0x00000020, R14
+	JE          skip5
+	VFMADD231PS (DI)(R9*2), Z5, Z9
+
+skip5:
+	TESTL       $0x00000040, R14
+	JE          skip6
+	VFMADD231PS (R8), Z6, Z9
+
+skip6:
+	TESTL       $0x00000080, R14
+	JE          skip7
+	VFMADD231PS (R8)(R9*1), Z7, Z9
+
+skip7:
+	TESTL       $0x00000100, R14
+	JE          skip8
+	VFMADD231PS (R8)(R9*2), Z8, Z9
+
+skip8:
+	CMPQ   200(AX), $0x00
+	JE     edgeNoscale
+	VMULPS Z10, Z9, Z9
+
+edgeNoscale:
+	CMPQ   224(AX), $0x00
+	JE     edgeNobias
+	VADDPS Z11, Z9, Z9
+
+edgeNobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    CX
+	JNE     edges
+	TESTQ   R15, R15
+	JE      end
+
+inside:
+	MOVQ 24(AX), R14
+	LEAQ (R12)(R14*8), R12
+	SUBQ R14, R15
+	MOVQ 40(AX), CX
+	CMPQ CX, $0x0c
+	JNE  inner3x3not
+
+inner3x3:
+	VPXORD      Z9, Z9, Z9
+	VFMADD231PS (SI), Z0, Z9
+	VFMADD231PS (SI)(R9*1), Z1, Z9
+	VFMADD231PS (SI)(R9*2), Z2, Z9
+	VFMADD231PS (DI), Z3, Z9
+	VFMADD231PS (DI)(R9*1), Z4, Z9
+	VFMADD231PS (DI)(R9*2), Z5, Z9
+	VFMADD231PS (R8), Z6, Z9
+	VFMADD231PS (R8)(R9*1), Z7, Z9
+	VFMADD231PS (R8)(R9*2), Z8, Z9
+	CMPQ        200(AX), $0x00
+	JE          inner3x3Noscale
+	VMULPS      Z10, Z9, Z9
+
+inner3x3Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner3x3Nobias
+	VADDPS Z11, Z9, Z9
+
+inner3x3Nobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner3x3
+	JMP     right
+
+inner3x3not:
+	CMPQ CX, $0x0b
+	JNE  inner3x2not
+
+inner3x2:
+	VPXORD      Z9, Z9, Z9
+	VFMADD231PS (SI), Z0, Z9
+	VFMADD231PS (SI)(R9*1), Z1, Z9
+	VFMADD231PS (DI), Z3, Z9
+	VFMADD231PS (DI)(R9*1), Z4, Z9
+	VFMADD231PS (R8), Z6, Z9
+	VFMADD231PS (R8)(R9*1), Z7, Z9
+	CMPQ        200(AX), $0x00
+	JE          inner3x2Noscale
+	VMULPS      Z10, Z9, Z9
+
+inner3x2Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner3x2Nobias
+	VADDPS Z11, Z9, Z9
+
+inner3x2Nobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner3x2
+	JMP     right
+
+inner3x2not:
+	CMPQ CX, $0x0a
+	JNE  inner3x1not
+
+inner3x1:
+	VPXORD      Z9, Z9, Z9
+	VFMADD231PS (SI), Z0, Z9
+	VFMADD231PS (DI), Z3, Z9
+	VFMADD231PS (R8), Z6, Z9
+	CMPQ        200(AX), $0x00
+	JE          inner3x1Noscale
+	VMULPS      Z10, Z9, Z9
+
+inner3x1Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner3x1Nobias
+	VADDPS Z11, Z9, Z9
+
+inner3x1Nobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner3x1
+	JMP     right
+
+inner3x1not:
+	CMPQ CX, $0x09
+	JNE  inner2x3not
+
+inner2x3:
+	VPXORD      Z9, Z9, Z9
+	VFMADD231PS (SI), Z0, Z9
+	VFMADD231PS (SI)(R9*1), Z1, Z9
+	VFMADD231PS (SI)(R9*2), Z2, Z9
+	VFMADD231PS (DI), Z3, Z9
+	VFMADD231PS (DI)(R9*1), Z4, Z9
+	VFMADD231PS (DI)(R9*2), Z5, Z9
+	CMPQ        200(AX), $0x00
+	JE          inner2x3Noscale
+	VMULPS      Z10, Z9, Z9
+
+inner2x3Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner2x3Nobias
+	VADDPS Z11, Z9, Z9
+
+inner2x3Nobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner2x3
+	JMP     right
+
+inner2x3not:
+	CMPQ CX, $0x08
+	JNE  inner2x2not
+
+inner2x2:
+	VPXORD      Z9, Z9, Z9
+	VFMADD231PS (SI), Z0, Z9
+	VFMADD231PS (SI)(R9*1), Z1, Z9
+	VFMADD231PS (DI), Z3, Z9
+	VFMADD231PS (DI)(R9*1), Z4, Z9
+	CMPQ        200(AX), $0x00
+	JE          inner2x2Noscale
+	VMULPS      Z10, Z9, Z9
+
+inner2x2Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner2x2Nobias
+	VADDPS Z11, Z9, Z9
+
+inner2x2Nobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner2x2
+	JMP     right
+
+inner2x2not:
+	CMPQ CX, $0x07
+	JNE  inner2x1not
+
+inner2x1:
+	VPXORD      Z9, Z9, Z9
+	VFMADD231PS (SI), Z0, Z9
+	VFMADD231PS (DI), Z3, Z9
+	CMPQ        200(AX), $0x00
+	JE          inner2x1Noscale
+	VMULPS      Z10, Z9, Z9
+
+inner2x1Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner2x1Nobias
+	VADDPS Z11, Z9, Z9
+
+inner2x1Nobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner2x1
+	JMP     right
+
+inner2x1not:
+	CMPQ CX, $0x06
+	JNE  inner1x3not
+
+inner1x3:
+	VPXORD      Z9, Z9, Z9
+	VFMADD231PS (SI), Z0, Z9
+	VFMADD231PS (SI)(R9*1), Z1, Z9
+	VFMADD231PS (SI)(R9*2), Z2, Z9
+	CMPQ        200(AX), $0x00
+	JE          inner1x3Noscale
+	VMULPS      Z10, Z9, Z9
+
+inner1x3Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner1x3Nobias
+	VADDPS Z11, Z9, Z9
+
+inner1x3Nobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner1x3
+	JMP     right
+
+inner1x3not:
+	CMPQ CX, $0x05
+	JNE  inner1x2not
+
+inner1x2:
+	VPXORD      Z9, Z9, Z9
+	VFMADD231PS (SI), Z0, Z9
+	VFMADD231PS (SI)(R9*1), Z1, Z9
+	CMPQ        200(AX), $0x00
+	JE          inner1x2Noscale
+	VMULPS      Z10, Z9, Z9
+
+inner1x2Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner1x2Nobias
+	VADDPS Z11, Z9, Z9
+
+inner1x2Nobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner1x2
+	JMP     right
+
+inner1x2not:
+inner1x1:
+	VPXORD      Z9, Z9, Z9
+	VFMADD231PS (SI), Z0, Z9
+	CMPQ        200(AX), $0x00
+	JE          inner1x1Noscale
+	VMULPS      Z10, Z9, Z9
+
+inner1x1Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner1x1Nobias
+	VADDPS Z11, Z9, Z9
+
+inner1x1Nobias:
+	VMOVUPS Z9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner1x1
+
+right:
+	MOVQ  R15, CX
+	TESTQ CX, CX
+	JNE   edge
+
+end:
+	ADDQ 8(SP), SI
+	ADDQ 8(SP), DI
+	ADDQ 8(SP), R8
+	ADDQ 16(SP), DX
+	DECQ (SP)
+	JNE  row
+	VZEROUPPER
+	RET
+
+// func depthwiseAVX2(y *float32, x *float32, t *depthwise, half int)
+// Requires: AVX, FMA3
+TEXT ·depthwiseAVX2(SB), NOSPLIT, $24-32
+	MOVQ         t+16(FP), AX
+	MOVQ         x+8(FP), SI
+	MOVQ         y+0(FP), DX
+	MOVQ         half+24(FP), R14
+	SHLQ         $0x05, R14
+	ADDQ         R14, SI
+	ADDQ         R14, DX
+	MOVQ         96(AX), R14
+	SHLQ         $0x02, R14
+	ADDQ         R14, SI
+	MOVQ         104(AX), R14
+	SHLQ         $0x02, R14
+	ADDQ         R14, DX
+	MOVQ         112(AX), R14
+	SHLQ         $0x02, R14
+	LEAQ         (SI)(R14*1), DI
+	LEAQ         (SI)(R14*2), R8
+	MOVQ         144(AX), R14
+	SHLQ         $0x02, R14
+	MOVQ         R14, 8(SP)
+	MOVQ         152(AX), R14
+	SHLQ         $0x02, R14
+	MOVQ         R14, 16(SP)
+	MOVQ         (AX), R14
+	MOVQ         R14, (SP)
+	MOVQ         120(AX), R9
+	SHLQ         $0x02, R9
+	MOVQ         128(AX), R10
+	SHLQ         $0x02, R10
+	MOVQ         136(AX), R11
+	SHLQ         $0x02, R11
+	MOVQ         48(AX), R13
+	VBROADCASTSS 160(AX), Y0
+	VBROADCASTSS 164(AX), Y1
+	VBROADCASTSS 168(AX), Y2
+	VBROADCASTSS 172(AX), Y3
+	VBROADCASTSS 176(AX), Y4
+	VBROADCASTSS 180(AX), Y5
+	VBROADCASTSS 184(AX), Y6
+	VBROADCASTSS 188(AX), Y7
+	VBROADCASTSS 192(AX), Y8
+	MOVQ         200(AX), R14
+	TESTQ        R14, R14
+	JE           scaleNil
+	VBROADCASTSS (R14), Y10
+
+scaleNil:
+	MOVQ         224(AX), R14
+	TESTQ        R14, R14
+	JE           biasNil
+	VBROADCASTSS (R14), Y11
+
+biasNil:
+row:
+	MOVQ  72(AX), R12
+	MOVQ  (R13), BX
+	ADDQ  $0x08, R13
+	MOVQ  8(AX), R15
+	MOVQ  R15, CX
+	CMPQ  BX, 32(AX)
+	JNE   edge
+	MOVQ  16(AX), CX
+	TESTQ CX, CX
+	JE    inside
+
+edge:
+	SUBQ CX, R15
+
+edges:
+	MOVQ        (R12), R14
+	ADDQ        $0x08, R12
+	ANDQ        BX, R14
+	VXORPS      Y9, Y9, Y9
+	TESTL       $0x00000001, R14
+	JE          skip0
+	VFMADD231PS (SI), Y0, Y9
+
+skip0:
+	TESTL       $0x00000002, R14
+	JE          skip1
+	VFMADD231PS (SI)(R9*1), Y1, Y9
+
+skip1:
+	TESTL       $0x00000004, R14
+	JE          skip2
+	VFMADD231PS (SI)(R9*2), Y2, Y9
+
+skip2:
+	TESTL       $0x00000008, R14
+	JE          skip3
+	VFMADD231PS (DI), Y3, Y9
+
+skip3:
+	TESTL       $0x00000010, R14
+	JE          skip4
+	VFMADD231PS (DI)(R9*1), Y4, Y9
+
+skip4:
+	TESTL       $0x00000020, R14
+	JE          skip5
+	VFMADD231PS (DI)(R9*2), Y5, Y9
+
+skip5:
+	TESTL       $0x00000040, R14
+	JE          skip6
+	VFMADD231PS (R8), Y6, Y9
+
+skip6:
+	TESTL       $0x00000080, R14
+	JE          skip7
+	VFMADD231PS (R8)(R9*1), Y7, Y9
+
+skip7:
+	TESTL       $0x00000100, R14
+	JE          skip8
+	VFMADD231PS (R8)(R9*2), Y8, Y9
+
+skip8:
+	CMPQ   200(AX), $0x00
+	JE     edgeNoscale
+	VMULPS Y10, Y9, Y9
+
+edgeNoscale:
+	CMPQ   224(AX), $0x00
+	JE     edgeNobias
+	VADDPS Y11, Y9, Y9
+
+edgeNobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    CX
+	JNE     edges
+	TESTQ   R15, R15
+	JE      end
+
+inside:
+	MOVQ 24(AX), R14
+	LEAQ (R12)(R14*8), R12
+	SUBQ R14, R15
+	MOVQ 40(AX), CX
+	CMPQ CX, $0x0c
+	JNE  inner3x3not
+
+inner3x3:
+	VXORPS      Y9, Y9, Y9
+	VFMADD231PS (SI), Y0, Y9
+	VFMADD231PS (SI)(R9*1), Y1, Y9
+	VFMADD231PS (SI)(R9*2), Y2, Y9
+	VFMADD231PS (DI), Y3, Y9
+	VFMADD231PS (DI)(R9*1), Y4, Y9
+	VFMADD231PS (DI)(R9*2), Y5, Y9
+	VFMADD231PS (R8), Y6, Y9
+	VFMADD231PS (R8)(R9*1), Y7, Y9
+	VFMADD231PS (R8)(R9*2), Y8, Y9
+	CMPQ        200(AX), $0x00
+	JE          inner3x3Noscale
+	VMULPS      Y10, Y9, Y9
+
+inner3x3Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner3x3Nobias
+	VADDPS Y11, Y9, Y9
+
+inner3x3Nobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner3x3
+	JMP     right
+
+inner3x3not:
+	CMPQ CX, $0x0b
+	JNE  inner3x2not
+
+inner3x2:
+	VXORPS      Y9, Y9, Y9
+	VFMADD231PS (SI), Y0, Y9
+	VFMADD231PS (SI)(R9*1), Y1, Y9
+	VFMADD231PS (DI), Y3, Y9
+	VFMADD231PS (DI)(R9*1), Y4, Y9
+	VFMADD231PS (R8), Y6, Y9
+	VFMADD231PS (R8)(R9*1), Y7, Y9
+	CMPQ        200(AX), $0x00
+	JE          inner3x2Noscale
+	VMULPS      Y10, Y9, Y9
+
+inner3x2Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner3x2Nobias
+	VADDPS Y11, Y9, Y9
+
+inner3x2Nobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner3x2
+	JMP     right
+
+inner3x2not:
+	CMPQ CX, $0x0a
+	JNE  inner3x1not
+
+inner3x1:
+	VXORPS      Y9, Y9, Y9
+	VFMADD231PS (SI), Y0, Y9
+	VFMADD231PS (DI), Y3, Y9
+	VFMADD231PS (R8), Y6, Y9
+	CMPQ        200(AX), $0x00
+	JE          inner3x1Noscale
+	VMULPS      Y10, Y9, Y9
+
+inner3x1Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner3x1Nobias
+	VADDPS Y11, Y9, Y9
+
+inner3x1Nobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner3x1
+	JMP     right
+
+inner3x1not:
+	CMPQ CX, $0x09
+	JNE  inner2x3not
+
+inner2x3:
+	VXORPS      Y9, Y9, Y9
+	VFMADD231PS (SI), Y0, Y9
+	VFMADD231PS (SI)(R9*1), Y1, Y9
+	VFMADD231PS (SI)(R9*2), Y2, Y9
+	VFMADD231PS (DI), Y3, Y9
+	VFMADD231PS (DI)(R9*1), Y4, Y9
+	VFMADD231PS (DI)(R9*2), Y5, Y9
+	CMPQ        200(AX), $0x00
+	JE          inner2x3Noscale
+	VMULPS      Y10, Y9, Y9
+
+inner2x3Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner2x3Nobias
+	VADDPS Y11, Y9, Y9
+
+inner2x3Nobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner2x3
+	JMP     right
+
+inner2x3not:
+	CMPQ CX, $0x08
+	JNE  inner2x2not
+
+inner2x2:
+	VXORPS      Y9, Y9, Y9
+	VFMADD231PS (SI), Y0, Y9
+	VFMADD231PS (SI)(R9*1), Y1, Y9
+	VFMADD231PS (DI), Y3, Y9
+	VFMADD231PS (DI)(R9*1), Y4, Y9
+	CMPQ        200(AX), $0x00
+	JE          inner2x2Noscale
+	VMULPS      Y10, Y9, Y9
+
+inner2x2Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner2x2Nobias
+	VADDPS Y11, Y9, Y9
+
+inner2x2Nobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner2x2
+	JMP     right
+
+inner2x2not:
+	CMPQ CX, $0x07
+	JNE  inner2x1not
+
+inner2x1:
+	VXORPS      Y9, Y9, Y9
+	VFMADD231PS (SI), Y0, Y9
+	VFMADD231PS (DI), Y3, Y9
+	CMPQ        200(AX), $0x00
+	JE          inner2x1Noscale
+	VMULPS      Y10, Y9, Y9
+
+inner2x1Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner2x1Nobias
+	VADDPS Y11, Y9, Y9
+
+inner2x1Nobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner2x1
+	JMP     right
+
+inner2x1not:
+	CMPQ CX, $0x06
+	JNE  inner1x3not
+
+inner1x3:
+	VXORPS      Y9, Y9, Y9
+	VFMADD231PS (SI), Y0, Y9
+	VFMADD231PS (SI)(R9*1), Y1, Y9
+	VFMADD231PS (SI)(R9*2), Y2, Y9
+	CMPQ        200(AX), $0x00
+	JE          inner1x3Noscale
+	VMULPS      Y10, Y9, Y9
+
+inner1x3Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner1x3Nobias
+	VADDPS Y11, Y9, Y9
+
+inner1x3Nobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner1x3
+	JMP     right
+
+inner1x3not:
+	CMPQ CX, $0x05
+	JNE  inner1x2not
+
+inner1x2:
+	VXORPS      Y9, Y9, Y9
+	VFMADD231PS (SI), Y0, Y9
+	VFMADD231PS (SI)(R9*1), Y1, Y9
+	CMPQ        200(AX), $0x00
+	JE          inner1x2Noscale
+	VMULPS      Y10, Y9, Y9
+
+inner1x2Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner1x2Nobias
+	VADDPS Y11, Y9, Y9
+
+inner1x2Nobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner1x2
+	JMP     right
+
+inner1x2not:
+inner1x1:
+	VXORPS      Y9, Y9, Y9
+	VFMADD231PS (SI), Y0, Y9
+	CMPQ        200(AX), $0x00
+	JE          inner1x1Noscale
+	VMULPS      Y10, Y9, Y9
+
+inner1x1Noscale:
+	CMPQ   224(AX), $0x00
+	JE     inner1x1Nobias
+	VADDPS Y11, Y9, Y9
+
+inner1x1Nobias:
+	VMOVUPS Y9, (DX)
+	ADDQ    R10, SI
+	ADDQ    R10, DI
+	ADDQ    R10, R8
+	ADDQ    R11, DX
+	DECQ    R14
+	JNE     inner1x1
+
+right:
+	MOVQ  R15, CX
+	TESTQ CX, CX
+	JNE   edge
+
+end:
+	ADDQ 8(SP), SI
+	ADDQ 8(SP), DI
+	ADDQ 8(SP), R8
+	ADDQ 16(SP), DX
+	DECQ (SP)
+	JNE  row
+	VZEROUPPER
+	RET
+
+// func halveGroups(totals *float32, sums *float32, groups int)
 // Requires: AVX
-TEXT ·halveAll(SB), NOSPLIT, $0-16
-	MOVQ       totals+0(FP), DI
-	MOVQ       sums+8(FP), SI
+TEXT ·halveGroups(SB), NOSPLIT, $0-24
+	MOVQ totals+0(FP), DI
+	MOVQ sums+8(FP), SI
+	MOVQ groups+16(FP), CX
+
+group:
 	VMOVUPS    (SI), Y0
 	VADDPS     32(SI), Y0, Y0
 	VMOVUPS    256(SI), Y1
@@ -5787,84 +7416,10 @@ TEXT ·halveAll(SB), NOSPLIT, $0-16
 	VADDPS     Y9, Y8, Y0
 	VADDPS     (DI), Y0, Y0
 	VMOVUPS    Y0, (DI)
-	VMOVUPS    512(SI), Y0
-	VADDPS     544(SI), Y0, Y0
-	VMOVUPS    768(SI), Y1
-	VADDPS     800(SI), Y1, Y1
-	VMOVUPS    576(SI), Y2
-	VADDPS     608(SI), Y2, Y2
-	VMOVUPS    832(SI), Y3
-	VADDPS     864(SI), Y3, Y3
-	VMOVUPS    640(SI), Y4
-	VADDPS     672(SI), Y4, Y4
-	VMOVUPS    896(SI), Y5
-	VADDPS     928(SI), Y5, Y5
-	VMOVUPS    704(SI), Y6
-	VADDPS     736(SI), Y6, Y6
-	VMOVUPS    960(SI), Y7
-	VADDPS     992(SI), Y7, Y7
-	VPERM2F128 $0x20, Y1, Y0, Y8
-	VPERM2F128 $0x31, Y1, Y0, Y9
-	VADDPS     Y9, Y8, Y0
-	VPERM2F128 $0x20, Y3, Y2, Y8
-	VPERM2F128 $0x31, Y3, Y2, Y9
-	VADDPS     Y9, Y8, Y1
-	VPERM2F128 $0x20, Y5, Y4, Y8
-	VPERM2F128 $0x31, Y5, Y4, Y9
-	VADDPS     Y9, Y8, Y2
-	VPERM2F128 $0x20, Y7, Y6, Y8
-	VPERM2F128 $0x31, Y7, Y6, Y9
-	VADDPS     Y9, Y8, Y3
-	VSHUFPS    $0x44, Y1, Y0, Y8
-	VSHUFPS    $0xee, Y1, Y0, Y9
-	VADDPS     Y9, Y8, Y0
-	VSHUFPS    $0x44, Y3, Y2, Y8
-	VSHUFPS    $0xee, Y3, Y2, Y9
-	VADDPS     Y9, Y8, Y1
-	VSHUFPS    $0x88, Y1, Y0, Y8
-	VSHUFPS    $0xdd, Y1, Y0, Y9
-	VADDPS     Y9, Y8, Y0
-	VADDPS     32(DI), Y0, Y0
-	VMOVUPS    Y0, 32(DI)
-	VMOVUPS    1024(SI), Y0
-	VADDPS     1056(SI), Y0, Y0
-	VMOVUPS    1280(SI), Y1
-	VADDPS     1312(SI), Y1, Y1
-	VMOVUPS    1088(SI), Y2
-	VADDPS     1120(SI), Y2, Y2
-	VMOVUPS    1344(SI), Y3
-	VADDPS     1376(SI), Y3, Y3
-	VMOVUPS    1152(SI), Y4
-	VADDPS     1184(SI), Y4, Y4
-	VMOVUPS    1408(SI), Y5
-	VADDPS     1440(SI), Y5, Y5
-	VMOVUPS    1216(SI), Y6
-	VADDPS     1248(SI), Y6, Y6
-	VMOVUPS    1472(SI), Y7
-	VADDPS     1504(SI), Y7, Y7
-	VPERM2F128 $0x20, Y1, Y0, Y8
-	VPERM2F128 $0x31, Y1, Y0, Y9
-	VADDPS     Y9, Y8, Y0
-	VPERM2F128 $0x20, Y3, Y2, Y8
-	VPERM2F128 $0x31, Y3, Y2, Y9
-	VADDPS     Y9, Y8, Y1
-	VPERM2F128 $0x20, Y5, Y4, Y8
-	VPERM2F128 $0x31, Y5, Y4, Y9
-	VADDPS     Y9, Y8, Y2
-	VPERM2F128 $0x20, Y7, Y6, Y8
-	VPERM2F128 $0x31, Y7, Y6, Y9
-	VADDPS     Y9, Y8, Y3
-	VSHUFPS    $0x44, Y1, Y0, Y8
-	VSHUFPS    $0xee, Y1, Y0, Y9
-	VADDPS     Y9, Y8, Y0
-	VSHUFPS    $0x44, Y3, Y2, Y8
-	VSHUFPS    $0xee, Y3, Y2, Y9
-	VADDPS     Y9, Y8, Y1
-	VSHUFPS    $0x88, Y1, Y0, Y8
-	VSHUFPS    $0xdd, Y1, Y0, Y9
-	VADDPS     Y9, Y8, Y0
-	VADDPS     64(DI), Y0, Y0
-	VMOVUPS    Y0, 64(DI)
+	ADDQ       $0x00000200, SI
+	ADDQ       $0x20, DI
+	DECQ       CX
+	JNE        group
 	VZEROUPPER
 	RET
 
@@ -6577,6 +8132,865 @@ tap:
 	ADDQ    $0x40, DI
 	DECQ    R10
 	JNE     window
+	VZEROUPPER
+	RET
+
+// func winogradInputAVX512(v *float32, x *float32, zeros *float32, t *winogradInput)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·winogradInputAVX512(SB), NOSPLIT, $32-32
+	MOVQ         t+24(FP), AX
+	MOVQ         x+8(FP), DI
+	MOVQ         zeros+16(FP), DX
+	MOVQ         8(AX), R15
+	SHLQ         $0x02, R15
+	XORQ         R14, R14
+	MOVQ         16(AX), BX
+	LEAQ         (DI)(BX*4), SI
+	MOVQ         R15, CX
+	TESTQ        BX, BX
+	CMOVQLT      DX, SI
+	CMOVQLT      R14, CX
+	MOVQ         CX, (SP)
+	MOVQ         24(AX), BX
+	LEAQ         (DI)(BX*4), R8
+	MOVQ         R15, CX
+	TESTQ        BX, BX
+	CMOVQLT      DX, R8
+	CMOVQLT      R14, CX
+	MOVQ         CX, 8(SP)
+	MOVQ         32(AX), BX
+	LEAQ         (DI)(BX*4), R9
+	MOVQ         R15, CX
+	TESTQ        BX, BX
+	CMOVQLT      DX, R9
+	CMOVQLT      R14, CX
+	MOVQ         CX, 16(SP)
+	MOVQ         40(AX), BX
+	LEAQ         (DI)(BX*4), R10
+	MOVQ         R15, CX
+	TESTQ        BX, BX
+	CMOVQLT      DX, R10
+	CMOVQLT      R14, CX
+	MOVQ         CX, 24(SP)
+	MOVQ         56(AX), R11
+	SHLQ         $0x02, R11
+	MOVQ         64(AX), R12
+	SHLQ         $0x02, R12
+	MOVQ         72(AX), R13
+	SHLQ         $0x02, R13
+	VBROADCASTSS 80(AX), Z12
+	VBROADCASTSS 84(AX), Z13
+	VBROADCASTSS 88(AX), Z14
+	VBROADCASTSS 92(AX), Z15
+	MOVQ         v+0(FP), DI
+	MOVQ         104(AX), R15
+	SHLQ         $0x02, R15
+	MOVQ         112(AX), BX
+	SHLQ         $0x02, BX
+	LEAQ         (BX)(BX*2), R14
+	MOVQ         (AX), CX
+	CMPQ         96(AX), $0x00
+	JNE          edge
+
+inside:
+	VMOVUPS (SI)(R11*1), Z0
+	VMOVUPS (SI)(R12*1), Z4
+	VMOVUPS (R8)(R11*1), Z1
+	VMOVUPS (R8)(R12*1), Z5
+	VMOVUPS (R9)(R11*1), Z2
+	VMOVUPS (R9)(R12*1), Z6
+	VMOVUPS (R10)(R11*1), Z3
+	VMOVUPS (R10)(R12*1), Z7
+	MOVQ    DI, DX
+	VMOVUPS (SI), Z8
+	VSUBPS  Z4, Z8, Z8
+	VMOVUPS (R8), Z9
+	VSUBPS  Z5, Z9, Z9
+	VMOVUPS (R9), Z10
+	VSUBPS  Z6, Z10, Z10
+	VMOVUPS (R10), Z11
+	VSUBPS  Z7, Z11, Z11
+	VSUBPS  Z10, Z8, Z8
+	VMOVUPS Z8, (DX)
+	VADDPS  Z10, Z9, Z8
+	VMOVUPS Z8, (DX)(BX*1)
+	VSUBPS  Z9, Z10, Z10
+	VMOVUPS Z10, (DX)(BX*2)
+	VSUBPS  Z11, Z9, Z11
+	VMOVUPS Z11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VADDPS  Z4, Z0, Z8
+	VADDPS  Z5, Z1, Z9
+	VADDPS  Z6, Z2, Z10
+	VADDPS  Z7, Z3, Z11
+	VSUBPS  Z10, Z8, Z8
+	VMOVUPS Z8, (DX)
+	VADDPS  Z10, Z9, Z8
+	VMOVUPS Z8, (DX)(BX*1)
+	VSUBPS  Z9, Z10, Z10
+	VMOVUPS Z10, (DX)(BX*2)
+	VSUBPS  Z11, Z9, Z11
+	VMOVUPS Z11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VSUBPS  Z0, Z4, Z8
+	VSUBPS  Z1, Z5, Z9
+	VSUBPS  Z2, Z6, Z10
+	VSUBPS  Z3, Z7, Z11
+	VSUBPS  Z10, Z8, Z8
+	VMOVUPS Z8, (DX)
+	VADDPS  Z10, Z9, Z8
+	VMOVUPS Z8, (DX)(BX*1)
+	VSUBPS  Z9, Z10, Z10
+	VMOVUPS Z10, (DX)(BX*2)
+	VSUBPS  Z11, Z9, Z11
+	VMOVUPS Z11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VMOVUPS (SI)(R13*1), Z8
+	VSUBPS  Z8, Z0, Z8
+	VMOVUPS (R8)(R13*1), Z9
+	VSUBPS  Z9, Z1, Z9
+	VMOVUPS (R9)(R13*1), Z10
+	VSUBPS  Z10, Z2, Z10
+	VMOVUPS (R10)(R13*1), Z11
+	VSUBPS  Z11, Z3, Z11
+	VSUBPS  Z10, Z8, Z8
+	VMOVUPS Z8, (DX)
+	VADDPS  Z10, Z9, Z8
+	VMOVUPS Z8, (DX)(BX*1)
+	VSUBPS  Z9, Z10, Z10
+	VMOVUPS Z10, (DX)(BX*2)
+	VSUBPS  Z11, Z9, Z11
+	VMOVUPS Z11, (DX)(R14*1)
+	ADDQ    (SP), SI
+	ADDQ    8(SP), R8
+	ADDQ    16(SP), R9
+	ADDQ    24(SP), R10
+	ADDQ    R15, DI
+	DECQ    CX
+	JNE     inside
+	VZEROUPPER
+	RET
+
+edge:
+	VANDPS  (SI)(R11*1), Z13, Z0
+	VANDPS  (SI)(R12*1), Z14, Z4
+	VANDPS  (R8)(R11*1), Z13, Z1
+	VANDPS  (R8)(R12*1), Z14, Z5
+	VANDPS  (R9)(R11*1), Z13, Z2
+	VANDPS  (R9)(R12*1), Z14, Z6
+	VANDPS  (R10)(R11*1), Z13, Z3
+	VANDPS  (R10)(R12*1), Z14, Z7
+	MOVQ    DI, DX
+	VANDPS  (SI), Z12, Z8
+	VSUBPS  Z4, Z8, Z8
+	VANDPS  (R8), Z12, Z9
+	VSUBPS  Z5, Z9, Z9
+	VANDPS  (R9), Z12, Z10
+	VSUBPS  Z6, Z10, Z10
+	VANDPS  (R10), Z12, Z11
+	VSUBPS  Z7, Z11, Z11
+	VSUBPS  Z10, Z8, Z8
+	VMOVUPS Z8, (DX)
+	VADDPS  Z10, Z9, Z8
+	VMOVUPS Z8, (DX)(BX*1)
+	VSUBPS  Z9, Z10, Z10
+	VMOVUPS Z10, (DX)(BX*2)
+	VSUBPS  Z11, Z9, Z11
+	VMOVUPS Z11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VADDPS  Z4, Z0, Z8
+	VADDPS  Z5, Z1, Z9
+	VADDPS  Z6, Z2, Z10
+	VADDPS  Z7, Z3, Z11
+	VSUBPS  Z10, Z8, Z8
+	VMOVUPS Z8, (DX)
+	VADDPS  Z10, Z9, Z8
+	VMOVUPS Z8, (DX)(BX*1)
+	VSUBPS  Z9, Z10, Z10
+	VMOVUPS Z10, (DX)(BX*2)
+	VSUBPS  Z11, Z9, Z11
+	VMOVUPS Z11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VSUBPS  Z0, Z4, Z8
+	VSUBPS  Z1, Z5, Z9
+	VSUBPS  Z2, Z6, Z10
+	VSUBPS  Z3, Z7, Z11
+	VSUBPS  Z10, Z8, Z8
+	VMOVUPS Z8, (DX)
+	VADDPS  Z10, Z9, Z8
+	VMOVUPS Z8, (DX)(BX*1)
+	VSUBPS  Z9, Z10, Z10
+	VMOVUPS Z10, (DX)(BX*2)
+	VSUBPS  Z11, Z9, Z11
+	VMOVUPS Z11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VANDPS  (SI)(R13*1), Z15, Z8
+	VSUBPS  Z8, Z0, Z8
+	VANDPS  (R8)(R13*1), Z15, Z9
+	VSUBPS  Z9, Z1, Z9
+	VANDPS  (R9)(R13*1), Z15, Z10
+	VSUBPS  Z10, Z2, Z10
+	VANDPS  (R10)(R13*1), Z15, Z11
+	VSUBPS  Z11, Z3, Z11
+	VSUBPS  Z10, Z8, Z8
+	VMOVUPS Z8, (DX)
+	VADDPS  Z10, Z9, Z8
+	VMOVUPS Z8, (DX)(BX*1)
+	VSUBPS  Z9, Z10, Z10
+	VMOVUPS Z10, (DX)(BX*2)
+	VSUBPS  Z11, Z9, Z11
+	VMOVUPS Z11, (DX)(R14*1)
+	ADDQ    (SP), SI
+	ADDQ    8(SP), R8
+	ADDQ    16(SP), R9
+	ADDQ    24(SP), R10
+	ADDQ    R15, DI
+	DECQ    CX
+	JNE     edge
+	VZEROUPPER
+	RET
+
+// func winogradOutputAVX512(y *float32, m *float32, t *winogradOutput)
+// Requires: AVX, AVX512F
+TEXT ·winogradOutputAVX512(SB), NOSPLIT, $0-24
+	MOVQ t+16(FP), AX
+	MOVQ y+0(FP), SI
+	MOVQ m+8(FP), DI
+	MOVQ 8(AX), R15
+	SHLQ $0x02, R15
+	MOVQ 16(AX), BX
+	SHLQ $0x02, BX
+	MOVQ 24(AX), R9
+	SHLQ $0x02, R9
+	MOVQ 32(AX), R8
+	SHLQ $0x02, R8
+	LEAQ (BX)(BX*2), R14
+	MOVQ 56(AX), R10
+	MOVQ 80(AX), R11
+	MOVQ 40(AX), R12
+	MOVQ 48(AX), R13
+	MOVQ (AX), CX
+
+output:
+	MOVQ         DI, DX
+	VMOVUPS      (DX), Z8
+	VMOVUPS      (DX)(BX*1), Z9
+	VMOVUPS      (DX)(BX*2), Z10
+	VMOVUPS      (DX)(R14*1), Z11
+	VADDPS       Z9, Z8, Z0
+	VSUBPS       Z10, Z9, Z4
+	VADDPS       Z10, Z0, Z0
+	VSUBPS       Z11, Z4, Z4
+	LEAQ         (DX)(BX*4), DX
+	VMOVUPS      (DX), Z8
+	VMOVUPS      (DX)(BX*1), Z9
+	VMOVUPS      (DX)(BX*2), Z10
+	VMOVUPS      (DX)(R14*1), Z11
+	VADDPS       Z9, Z8, Z1
+	VSUBPS       Z10, Z9, Z5
+	VADDPS       Z10, Z1, Z1
+	VSUBPS       Z11, Z5, Z5
+	LEAQ         (DX)(BX*4), DX
+	VMOVUPS      (DX), Z8
+	VMOVUPS      (DX)(BX*1), Z9
+	VMOVUPS      (DX)(BX*2), Z10
+	VMOVUPS      (DX)(R14*1), Z11
+	VADDPS       Z9, Z8, Z2
+	VSUBPS       Z10, Z9, Z6
+	VADDPS       Z10, Z2, Z2
+	VSUBPS       Z11, Z6, Z6
+	LEAQ         (DX)(BX*4), DX
+	VMOVUPS      (DX), Z8
+	VMOVUPS      (DX)(BX*1), Z9
+	VMOVUPS      (DX)(BX*2), Z10
+	VMOVUPS      (DX)(R14*1), Z11
+	VADDPS       Z9, Z8, Z3
+	VSUBPS       Z10, Z9, Z7
+	VADDPS       Z10, Z3, Z3
+	VSUBPS       Z11, Z7, Z7
+	VADDPS       Z1, Z0, Z0
+	VSUBPS       Z2, Z1, Z1
+	VADDPS       Z2, Z0, Z0
+	VSUBPS       Z3, Z1, Z1
+	VADDPS       Z5, Z4, Z4
+	VSUBPS       Z6, Z5, Z5
+	VADDPS       Z6, Z4, Z4
+	VSUBPS       Z7, Z5, Z5
+	CMPQ         56(AX), $0x00
+	JE           noscale0
+	VBROADCASTSS (R10), Z12
+	VMULPS       Z12, Z0, Z0
+	VMULPS       Z12, Z1, Z1
+	VMULPS       Z12, Z4, Z4
+	VMULPS       Z12, Z5, Z5
+
+noscale0:
+	CMPQ         80(AX), $0x00
+	JE           nobias0
+	VBROADCASTSS (R11), Z12
+	VADDPS       Z12, Z0, Z0
+	VADDPS       Z12, Z1, Z1
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z12, Z5, Z5
+
+nobias0:
+	VMOVUPS Z0, (SI)
+	CMPQ    R13, $0x02
+	JB      narrowUpper0
+	VMOVUPS Z1, 64(SI)
+
+narrowUpper0:
+	CMPQ    R12, $0x02
+	JB      stored0
+	VMOVUPS Z4, (SI)(R8*1)
+	CMPQ    R13, $0x02
+	JB      narrowLower0
+	VMOVUPS Z5, 64(SI)(R8*1)
+
+narrowLower0:
+stored0:
+	ADDQ $0x04, R10
+	ADDQ $0x04, R11
+	ADDQ R9, SI
+	ADDQ R15, DI
+	DECQ CX
+	JNE  output
+	VZEROUPPER
+	RET
+
+// func winogradInputAVX2(v *float32, x *float32, zeros *float32, t *winogradInput)
+// Requires: AVX, CMOV
+TEXT ·winogradInputAVX2(SB), NOSPLIT, $32-32
+	MOVQ         t+24(FP), AX
+	MOVQ         x+8(FP), DI
+	MOVQ         zeros+16(FP), DX
+	MOVQ         8(AX), R15
+	SHLQ         $0x02, R15
+	XORQ         R14, R14
+	MOVQ         16(AX), BX
+	LEAQ         (DI)(BX*4), SI
+	MOVQ         R15, CX
+	TESTQ        BX, BX
+	CMOVQLT      DX, SI
+	CMOVQLT      R14, CX
+	MOVQ         CX, (SP)
+	MOVQ         24(AX), BX
+	LEAQ         (DI)(BX*4), R8
+	MOVQ         R15, CX
+	TESTQ        BX, BX
+	CMOVQLT      DX, R8
+	CMOVQLT      R14, CX
+	MOVQ         CX, 8(SP)
+	MOVQ         32(AX), BX
+	LEAQ         (DI)(BX*4), R9
+	MOVQ         R15, CX
+	TESTQ        BX, BX
+	CMOVQLT      DX, R9
+	CMOVQLT      R14, CX
+	MOVQ         CX, 16(SP)
+	MOVQ         40(AX), BX
+	LEAQ         (DI)(BX*4), R10
+	MOVQ         R15, CX
+	TESTQ        BX, BX
+	CMOVQLT      DX, R10
+	CMOVQLT      R14, CX
+	MOVQ         CX, 24(SP)
+	MOVQ         56(AX), R11
+	SHLQ         $0x02, R11
+	MOVQ         64(AX), R12
+	SHLQ         $0x02, R12
+	MOVQ         72(AX), R13
+	SHLQ         $0x02, R13
+	VBROADCASTSS 80(AX), Y12
+	VBROADCASTSS 84(AX), Y13
+	VBROADCASTSS 88(AX), Y14
+	VBROADCASTSS 92(AX), Y15
+	MOVQ         v+0(FP), DI
+	MOVQ         104(AX), R15
+	SHLQ         $0x02, R15
+	MOVQ         112(AX), BX
+	SHLQ         $0x02, BX
+	LEAQ         (BX)(BX*2), R14
+	MOVQ         (AX), CX
+	CMPQ         96(AX), $0x00
+	JNE          edge
+
+inside:
+	VMOVUPS (SI)(R11*1), Y0
+	VMOVUPS (SI)(R12*1), Y4
+	VMOVUPS (R8)(R11*1), Y1
+	VMOVUPS (R8)(R12*1), Y5
+	VMOVUPS (R9)(R11*1), Y2
+	VMOVUPS (R9)(R12*1), Y6
+	VMOVUPS (R10)(R11*1), Y3
+	VMOVUPS (R10)(R12*1), Y7
+	MOVQ    DI, DX
+	VMOVUPS (SI), Y8
+	VSUBPS  Y4, Y8, Y8
+	VMOVUPS (R8), Y9
+	VSUBPS  Y5, Y9, Y9
+	VMOVUPS (R9), Y10
+	VSUBPS  Y6, Y10, Y10
+	VMOVUPS (R10), Y11
+	VSUBPS  Y7, Y11, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, (DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, (DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, (DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VADDPS  Y4, Y0, Y8
+	VADDPS  Y5, Y1, Y9
+	VADDPS  Y6, Y2, Y10
+	VADDPS  Y7, Y3, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, (DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, (DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, (DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VSUBPS  Y0, Y4, Y8
+	VSUBPS  Y1, Y5, Y9
+	VSUBPS  Y2, Y6, Y10
+	VSUBPS  Y3, Y7, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, (DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, (DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, (DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VMOVUPS (SI)(R13*1), Y8
+	VSUBPS  Y8, Y0, Y8
+	VMOVUPS (R8)(R13*1), Y9
+	VSUBPS  Y9, Y1, Y9
+	VMOVUPS (R9)(R13*1), Y10
+	VSUBPS  Y10, Y2, Y10
+	VMOVUPS (R10)(R13*1), Y11
+	VSUBPS  Y11, Y3, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, (DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, (DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, (DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, (DX)(R14*1)
+	VMOVUPS 32(SI)(R11*1), Y0
+	VMOVUPS 32(SI)(R12*1), Y4
+	VMOVUPS 32(R8)(R11*1), Y1
+	VMOVUPS 32(R8)(R12*1), Y5
+	VMOVUPS 32(R9)(R11*1), Y2
+	VMOVUPS 32(R9)(R12*1), Y6
+	VMOVUPS 32(R10)(R11*1), Y3
+	VMOVUPS 32(R10)(R12*1), Y7
+	MOVQ    DI, DX
+	VMOVUPS 32(SI), Y8
+	VSUBPS  Y4, Y8, Y8
+	VMOVUPS 32(R8), Y9
+	VSUBPS  Y5, Y9, Y9
+	VMOVUPS 32(R9), Y10
+	VSUBPS  Y6, Y10, Y10
+	VMOVUPS 32(R10), Y11
+	VSUBPS  Y7, Y11, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, 32(DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, 32(DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, 32(DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, 32(DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VADDPS  Y4, Y0, Y8
+	VADDPS  Y5, Y1, Y9
+	VADDPS  Y6, Y2, Y10
+	VADDPS  Y7, Y3, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, 32(DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, 32(DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, 32(DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, 32(DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VSUBPS  Y0, Y4, Y8
+	VSUBPS  Y1, Y5, Y9
+	VSUBPS  Y2, Y6, Y10
+	VSUBPS  Y3, Y7, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, 32(DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, 32(DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, 32(DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, 32(DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VMOVUPS 32(SI)(R13*1), Y8
+	VSUBPS  Y8, Y0, Y8
+	VMOVUPS 32(R8)(R13*1), Y9
+	VSUBPS  Y9, Y1, Y9
+	VMOVUPS 32(R9)(R13*1), Y10
+	VSUBPS  Y10, Y2, Y10
+	VMOVUPS 32(R10)(R13*1), Y11
+	VSUBPS  Y11, Y3, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, 32(DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, 32(DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, 32(DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, 32(DX)(R14*1)
+	ADDQ    (SP), SI
+	ADDQ    8(SP), R8
+	ADDQ    16(SP), R9
+	ADDQ    24(SP), R10
+	ADDQ    R15, DI
+	DECQ    CX
+	JNE     inside
+	VZEROUPPER
+	RET
+
+edge:
+	VANDPS  (SI)(R11*1), Y13, Y0
+	VANDPS  (SI)(R12*1), Y14, Y4
+	VANDPS  (R8)(R11*1), Y13, Y1
+	VANDPS  (R8)(R12*1), Y14, Y5
+	VANDPS  (R9)(R11*1), Y13, Y2
+	VANDPS  (R9)(R12*1), Y14, Y6
+	VANDPS  (R10)(R11*1), Y13, Y3
+	VANDPS  (R10)(R12*1), Y14, Y7
+	MOVQ    DI, DX
+	VANDPS  (SI), Y12, Y8
+	VSUBPS  Y4, Y8, Y8
+	VANDPS  (R8), Y12, Y9
+	VSUBPS  Y5, Y9, Y9
+	VANDPS  (R9), Y12, Y10
+	VSUBPS  Y6, Y10, Y10
+	VANDPS  (R10), Y12, Y11
+	VSUBPS  Y7, Y11, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, (DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, (DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, (DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VADDPS  Y4, Y0, Y8
+	VADDPS  Y5, Y1, Y9
+	VADDPS  Y6, Y2, Y10
+	VADDPS  Y7, Y3, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, (DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, (DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, (DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VSUBPS  Y0, Y4, Y8
+	VSUBPS  Y1, Y5, Y9
+	VSUBPS  Y2, Y6, Y10
+	VSUBPS  Y3, Y7, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, (DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, (DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, (DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, (DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VANDPS  (SI)(R13*1), Y15, Y8
+	VSUBPS  Y8, Y0, Y8
+	VANDPS  (R8)(R13*1), Y15, Y9
+	VSUBPS  Y9, Y1, Y9
+	VANDPS  (R9)(R13*1), Y15, Y10
+	VSUBPS  Y10, Y2, Y10
+	VANDPS  (R10)(R13*1), Y15, Y11
+	VSUBPS  Y11, Y3, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, (DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, (DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, (DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, (DX)(R14*1)
+	VANDPS  32(SI)(R11*1), Y13, Y0
+	VANDPS  32(SI)(R12*1), Y14, Y4
+	VANDPS  32(R8)(R11*1), Y13, Y1
+	VANDPS  32(R8)(R12*1), Y14, Y5
+	VANDPS  32(R9)(R11*1), Y13, Y2
+	VANDPS  32(R9)(R12*1), Y14, Y6
+	VANDPS  32(R10)(R11*1), Y13, Y3
+	VANDPS  32(R10)(R12*1), Y14, Y7
+	MOVQ    DI, DX
+	VANDPS  32(SI), Y12, Y8
+	VSUBPS  Y4, Y8, Y8
+	VANDPS  32(R8), Y12, Y9
+	VSUBPS  Y5, Y9, Y9
+	VANDPS  32(R9), Y12, Y10
+	VSUBPS  Y6, Y10, Y10
+	VANDPS  32(R10), Y12, Y11
+	VSUBPS  Y7, Y11, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, 32(DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, 32(DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, 32(DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, 32(DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VADDPS  Y4, Y0, Y8
+	VADDPS  Y5, Y1, Y9
+	VADDPS  Y6, Y2, Y10
+	VADDPS  Y7, Y3, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, 32(DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, 32(DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, 32(DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, 32(DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VSUBPS  Y0, Y4, Y8
+	VSUBPS  Y1, Y5, Y9
+	VSUBPS  Y2, Y6, Y10
+	VSUBPS  Y3, Y7, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, 32(DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, 32(DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, 32(DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, 32(DX)(R14*1)
+	LEAQ    (DX)(BX*4), DX
+	VANDPS  32(SI)(R13*1), Y15, Y8
+	VSUBPS  Y8, Y0, Y8
+	VANDPS  32(R8)(R13*1), Y15, Y9
+	VSUBPS  Y9, Y1, Y9
+	VANDPS  32(R9)(R13*1), Y15, Y10
+	VSUBPS  Y10, Y2, Y10
+	VANDPS  32(R10)(R13*1), Y15, Y11
+	VSUBPS  Y11, Y3, Y11
+	VSUBPS  Y10, Y8, Y8
+	VMOVUPS Y8, 32(DX)
+	VADDPS  Y10, Y9, Y8
+	VMOVUPS Y8, 32(DX)(BX*1)
+	VSUBPS  Y9, Y10, Y10
+	VMOVUPS Y10, 32(DX)(BX*2)
+	VSUBPS  Y11, Y9, Y11
+	VMOVUPS Y11, 32(DX)(R14*1)
+	ADDQ    (SP), SI
+	ADDQ    8(SP), R8
+	ADDQ    16(SP), R9
+	ADDQ    24(SP), R10
+	ADDQ    R15, DI
+	DECQ    CX
+	JNE     edge
+	VZEROUPPER
+	RET
+
+// func winogradOutputAVX2(y *float32, m *float32, t *winogradOutput)
+// Requires: AVX
+TEXT ·winogradOutputAVX2(SB), NOSPLIT, $0-24
+	MOVQ t+16(FP), AX
+	MOVQ y+0(FP), SI
+	MOVQ m+8(FP), DI
+	MOVQ 8(AX), R15
+	SHLQ $0x02, R15
+	MOVQ 16(AX), BX
+	SHLQ $0x02, BX
+	MOVQ 24(AX), R9
+	SHLQ $0x02, R9
+	MOVQ 32(AX), R8
+	SHLQ $0x02, R8
+	LEAQ (BX)(BX*2), R14
+	MOVQ 56(AX), R10
+	MOVQ 80(AX), R11
+	MOVQ 40(AX), R12
+	MOVQ 48(AX), R13
+	MOVQ (AX), CX
+
+output:
+	MOVQ         DI, DX
+	VMOVUPS      (DX), Y8
+	VMOVUPS      (DX)(BX*1), Y9
+	VMOVUPS      (DX)(BX*2), Y10
+	VMOVUPS      (DX)(R14*1), Y11
+	VADDPS       Y9, Y8, Y0
+	VSUBPS       Y10, Y9, Y4
+	VADDPS       Y10, Y0, Y0
+	VSUBPS       Y11, Y4, Y4
+	LEAQ         (DX)(BX*4), DX
+	VMOVUPS      (DX), Y8
+	VMOVUPS      (DX)(BX*1), Y9
+	VMOVUPS      (DX)(BX*2), Y10
+	VMOVUPS      (DX)(R14*1), Y11
+	VADDPS       Y9, Y8, Y1
+	VSUBPS       Y10, Y9, Y5
+	VADDPS       Y10, Y1, Y1
+	VSUBPS       Y11, Y5, Y5
+	LEAQ         (DX)(BX*4), DX
+	VMOVUPS      (DX), Y8
+	VMOVUPS      (DX)(BX*1), Y9
+	VMOVUPS      (DX)(BX*2), Y10
+	VMOVUPS      (DX)(R14*1), Y11
+	VADDPS       Y9, Y8, Y2
+	VSUBPS       Y10, Y9, Y6
+	VADDPS       Y10, Y2, Y2
+	VSUBPS       Y11, Y6, Y6
+	LEAQ         (DX)(BX*4), DX
+	VMOVUPS      (DX), Y8
+	VMOVUPS      (DX)(BX*1), Y9
+	VMOVUPS      (DX)(BX*2), Y10
+	VMOVUPS      (DX)(R14*1), Y11
+	VADDPS       Y9, Y8, Y3
+	VSUBPS       Y10, Y9, Y7
+	VADDPS       Y10, Y3, Y3
+	VSUBPS       Y11, Y7, Y7
+	VADDPS       Y1, Y0, Y0
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y2, Y0, Y0
+	VSUBPS       Y3, Y1, Y1
+	VADDPS       Y5, Y4, Y4
+	VSUBPS       Y6, Y5, Y5
+	VADDPS       Y6, Y4, Y4
+	VSUBPS       Y7, Y5, Y5
+	CMPQ         56(AX), $0x00
+	JE           noscale0
+	VBROADCASTSS (R10), Y12
+	VMULPS       Y12, Y0, Y0
+	VMULPS       Y12, Y1, Y1
+	VMULPS       Y12, Y4, Y4
+	VMULPS       Y12, Y5, Y5
+
+noscale0:
+	CMPQ         80(AX), $0x00
+	JE           nobias0
+	VBROADCASTSS (R11), Y12
+	VADDPS       Y12, Y0, Y0
+	VADDPS       Y12, Y1, Y1
+	VADDPS       Y12, Y4, Y4
+	VADDPS       Y12, Y5, Y5
+
+nobias0:
+	VMOVUPS Y0, (SI)
+	CMPQ    R13, $0x02
+	JB      narrowUpper0
+	VMOVUPS Y1, 64(SI)
+
+narrowUpper0:
+	CMPQ    R12, $0x02
+	JB      stored0
+	VMOVUPS Y4, (SI)(R8*1)
+	CMPQ    R13, $0x02
+	JB      narrowLower0
+	VMOVUPS Y5, 64(SI)(R8*1)
+
+narrowLower0:
+stored0:
+	MOVQ         DI, DX
+	VMOVUPS      32(DX), Y8
+	VMOVUPS      32(DX)(BX*1), Y9
+	VMOVUPS      32(DX)(BX*2), Y10
+	VMOVUPS      32(DX)(R14*1), Y11
+	VADDPS       Y9, Y8, Y0
+	VSUBPS       Y10, Y9, Y4
+	VADDPS       Y10, Y0, Y0
+	VSUBPS       Y11, Y4, Y4
+	LEAQ         (DX)(BX*4), DX
+	VMOVUPS      32(DX), Y8
+	VMOVUPS      32(DX)(BX*1), Y9
+	VMOVUPS      32(DX)(BX*2), Y10
+	VMOVUPS      32(DX)(R14*1), Y11
+	VADDPS       Y9, Y8, Y1
+	VSUBPS       Y10, Y9, Y5
+	VADDPS       Y10, Y1, Y1
+	VSUBPS       Y11, Y5, Y5
+	LEAQ         (DX)(BX*4), DX
+	VMOVUPS      32(DX), Y8
+	VMOVUPS      32(DX)(BX*1), Y9
+	VMOVUPS      32(DX)(BX*2), Y10
+	VMOVUPS      32(DX)(R14*1), Y11
+	VADDPS       Y9, Y8, Y2
+	VSUBPS       Y10, Y9, Y6
+	VADDPS       Y10, Y2, Y2
+	VSUBPS       Y11, Y6, Y6
+	LEAQ         (DX)(BX*4), DX
+	VMOVUPS      32(DX), Y8
+	VMOVUPS      32(DX)(BX*1), Y9
+	VMOVUPS      32(DX)(BX*2), Y10
+	VMOVUPS      32(DX)(R14*1), Y11
+	VADDPS       Y9, Y8, Y3
+	VSUBPS       Y10, Y9, Y7
+	VADDPS       Y10, Y3, Y3
+	VSUBPS       Y11, Y7, Y7
+	VADDPS       Y1, Y0, Y0
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y2, Y0, Y0
+	VSUBPS       Y3, Y1, Y1
+	VADDPS       Y5, Y4, Y4
+	VSUBPS       Y6, Y5, Y5
+	VADDPS       Y6, Y4, Y4
+	VSUBPS       Y7, Y5, Y5
+	CMPQ         56(AX), $0x00
+	JE           noscale1
+	VBROADCASTSS (R10), Y12
+	VMULPS       Y12, Y0, Y0
+	VMULPS       Y12, Y1, Y1
+	VMULPS       Y12, Y4, Y4
+	VMULPS       Y12, Y5, Y5
+
+noscale1:
+	CMPQ         80(AX), $0x00
+	JE           nobias1
+	VBROADCASTSS (R11), Y12
+	VADDPS       Y12, Y0, Y0
+	VADDPS       Y12, Y1, Y1
+	VADDPS       Y12, Y4, Y4
+	VADDPS       Y12, Y5, Y5
+
+nobias1:
+	VMOVUPS Y0, 32(SI)
+	CMPQ    R13, $0x02
+	JB      narrowUpper1
+	VMOVUPS Y1, 96(SI)
+
+narrowUpper1:
+	CMPQ    R12, $0x02
+	JB      stored1
+	VMOVUPS Y4, 32(SI)(R8*1)
+	CMPQ    R13, $0x02
+	JB      narrowLower1
+	VMOVUPS Y5, 96(SI)(R8*1)
+
+narrowLower1:
+stored1:
+	ADDQ $0x04, R10
+	ADDQ $0x04, R11
+	ADDQ R9, SI
+	ADDQ R15, DI
+	DECQ CX
+	JNE  output
 	VZEROUPPER
 	RET
 

@@ -54,9 +54,47 @@ func pieces(n int, do func(from, n, half int)) {
 // simd is halving in assembly; it reports whether the live path has any.
 func (s *outerSums) simd(totals *outerTotals) bool {
 	if live != portable {
-		halveAll(&totals[0], &s[0])
+		halveGroups(&totals[0], &s[0], len(totals)/8)
 	}
 	return live != portable
+}
+
+// outputs3x3 is how many of a group's output channels the live path's gradient3x3 takes at a time, 0 where another
+// kernel is better. AVX2 has registers for one.
+func outputs3x3(outputs int) int {
+	switch {
+	case live == avx512:
+		return gradient3x3Outputs
+	case live == avx2 && outputs == 1:
+		return 1
+	}
+	return 0
+}
+
+// run adds the products of dy and x to sums, or sets sums to them, as t.resume says. Dy points at the first output row
+// of the band in the tile's first output channel, x at the tile's input channel.
+func (t *gradient3x3) run(sums *gradient3x3Sums, dy, x *float32) {
+	if live == avx512 {
+		gradient3x3AVX512(&sums[0], dy, x, t)
+		return
+	}
+	gradient3x3AVX2(&sums[0], dy, x, t, 0)
+	gradient3x3AVX2(&sums[0], dy, x, t, 1)
+}
+
+// run computes y from x, which point at the first vectors of their planes.
+func (t *depthwise) run(y, x *float32) {
+	if live == avx512 {
+		depthwiseAVX512(y, x, t)
+		return
+	}
+	depthwiseAVX2(y, x, t, 0)
+	depthwiseAVX2(y, x, t, 1)
+}
+
+// halve adds up the lanes of every sum of the first outputs channels and adds that to its total.
+func (s *gradient3x3Sums) halve(totals *gradient3x3Totals, outputs int) {
+	halveGroups(&totals[0], &s[0], ceil(9*outputs, 8))
 }
 
 // probe is Probe in assembly; it reports whether the live path has any.

@@ -12,6 +12,14 @@ func (t *outer) simd(sums, dy, x *float32) bool { return false }
 
 func (s *outerSums) simd(totals *outerTotals) bool { return false }
 
+func outputs3x3(outputs int) int { return 0 }
+
+func (t *gradient3x3) run(sums *gradient3x3Sums, dy, x *float32) {}
+
+func (t *depthwise) run(y, x *float32) {}
+
+func (s *gradient3x3Sums) halve(totals *gradient3x3Totals, outputs int) {}
+
 func probe(rounds int) bool { return false }
 
 func reluSIMD(y, x []float32) int { return 0 }

@@ -24,10 +24,30 @@ func outerAVX512(sums *float32, dy *float32, x *float32, t *outer)
 //go:noescape
 func outerAVX2(sums *float32, dy *float32, x *float32, t *outer, stream int, streams int, half int)
 
-// halveAll is outerSums.halve.
+// gradient3x3AVX512 is gradient3x3.run.
 //
 //go:noescape
-func halveAll(totals *float32, sums *float32)
+func gradient3x3AVX512(sums *float32, dy *float32, x *float32, t *gradient3x3)
+
+// gradient3x3AVX2 is gradient3x3.run of one output on the lower (half = 0) or upper (1) eight lanes.
+//
+//go:noescape
+func gradient3x3AVX2(sums *float32, dy *float32, x *float32, t *gradient3x3, half int)
+
+// depthwiseAVX512 is depthwise.run.
+//
+//go:noescape
+func depthwiseAVX512(y *float32, x *float32, t *depthwise)
+
+// depthwiseAVX2 is depthwise.run on the lower (half = 0) or upper (1) eight lanes.
+//
+//go:noescape
+func depthwiseAVX2(y *float32, x *float32, t *depthwise, half int)
+
+// halveGroups adds up the lanes of groups times eight sums and adds that to their totals.
+//
+//go:noescape
+func halveGroups(totals *float32, sums *float32, groups int)
 
 // reluAVX2 is ReLU of n elements, a multiple of 16.
 //
@@ -118,6 +138,26 @@ func averageAVX2(y *float32, x *float32, s *poolSpan, divisor float32)
 //
 //go:noescape
 func averageGradientAVX2(dx *float32, dy *float32, s *poolSpan, divisor float32)
+
+// winogradInputAVX512 is winogradInput.run.
+//
+//go:noescape
+func winogradInputAVX512(v *float32, x *float32, zeros *float32, t *winogradInput)
+
+// winogradOutputAVX512 is winogradOutput.run.
+//
+//go:noescape
+func winogradOutputAVX512(y *float32, m *float32, t *winogradOutput)
+
+// winogradInputAVX2 is winogradInput.run.
+//
+//go:noescape
+func winogradInputAVX2(v *float32, x *float32, zeros *float32, t *winogradInput)
+
+// winogradOutputAVX2 is winogradOutput.run.
+//
+//go:noescape
+func winogradOutputAVX2(y *float32, m *float32, t *winogradOutput)
 
 // probeAVX512 does rounds times 12 multiply-adds of vectors, for measuring the machine's peak.
 func probeAVX512(rounds int)
