@@ -1,6 +1,9 @@
 package layers
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+)
 
 // buffers are scratch memory of tasks, kept for reuse: a step allocates nothing once they have their size.
 var buffers scratch
@@ -9,6 +12,22 @@ var buffers scratch
 type scratch struct {
 	sync.Mutex
 	free [][]float32
+}
+
+// reserve sees to it that as many buffers of n elements are free as there are threads for the tasks: which threads come
+// to work at a time differs from step to step.
+func (s *scratch) reserve(n, tasks int) {
+	s.Lock()
+	defer s.Unlock()
+	missing := min(tasks, runtime.GOMAXPROCS(0))
+	for _, b := range s.free {
+		if cap(b) >= n {
+			missing--
+		}
+	}
+	for range missing {
+		s.free = append(s.free, make([]float32, n))
+	}
 }
 
 // get returns a buffer of n elements that hold anything.

@@ -74,6 +74,7 @@ func (f *product) Forward(y []float32, x [][]float32) error {
 		kernel.Parallel(f.pass.Blocks(), func(block int) { f.statistics(y, block) })
 		return nil
 	}
+	buffers.reserve(f.blockLen(), f.pass.Blocks())
 	kernel.Parallel(f.pass.Blocks(), func(block int) {
 		scratch := buffers.get(f.blockLen())
 		defer buffers.put(scratch)
@@ -225,6 +226,7 @@ func (g *gradients) byBlocks() {
 	blocks, weights := g.pass.Blocks(), len(g.w)
 	parts := buffers.get(blocks * (weights + g.out.Channels))
 	defer buffers.put(parts)
+	buffers.reserve(2*g.blockLen()+g.outLen(), blocks)
 	kernel.Parallel(blocks, func(block int) {
 		b := buffers.get(2*g.blockLen() + g.outLen())
 		defer buffers.put(b)

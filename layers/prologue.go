@@ -172,6 +172,7 @@ func (f *prologue) block(scratch []float32, x [][]float32, block int) []float32 
 
 // prepare makes room for the gradients of a run.
 func (f *prologue) prepare() {
+	buffers.reserve(2*kernel.Chunk, f.pass.Blocks()*f.groups())
 	if f.activation != nil && f.thetas == nil {
 		f.thetas = make([]float32, f.pass.Blocks()*f.groups()*f.pieces()*len(f.activation.quantizer.Theta().Columns))
 	}
@@ -197,7 +198,9 @@ func (f *prologue) backward(dx [][]float32, dy []float32, x [][]float32, block, 
 		}
 		f.pieceGradient(target, dy[p.from:p.to], real, x, p, levels)
 		if f.shortcut != nil {
-			copyWanted(dx[f.places.shortcut], target, at)
+			if to := dx[f.places.shortcut]; !f.sharesGradient() || dx[0] == nil {
+				copyWanted(to, target, at)
+			}
 		}
 		if f.norm != nil {
 			source := x[0][at:][:n]
@@ -257,12 +260,25 @@ func (f *prologue) finish(dx, x [][]float32) {
 type transform struct{ prologue }
 
 var _ quantops.Summing = (*transform)(nil)
+var _ quantops.Sharing = (*transform)(nil)
 
 func (f *transform) String() string {
 	if f.norm != nil {
 		return f.norm.name
 	}
 	return "sum"
+}
+
+// sharesGradient says whether the source's gradient is the shortcut's as well: a normalization changes it, unless a
+// weighted layer sees to that.
+func (f *prologue) sharesGradient() bool { return f.norm == nil || f.norm.shared }
+
+// SharedGradient tells that of the shortcut.
+func (f *prologue) SharedGradient(input int) int {
+	if f.shortcut != nil && input == f.places.shortcut && f.sharesGradient() {
+		return 0
+	}
+	return input
 }
 
 func (f *transform) Forward(y []float32, x [][]float32) error {
@@ -281,7 +297,11 @@ func (f *transform) Backward(dx [][]float32, dy, y []float32, x [][]float32) err
 }
 
 func (f *transform) BackwardSum(dx, dys [][]float32, y []float32, x [][]float32) error {
+	f.prepare()
 	n := f.blockLen()
+	if len(dys) > 1 {
+		buffers.reserve(n, f.pass.Blocks()*f.groups())
+	}
 	f.tasks(func(block, group int) {
 		dy := dys[0][block*n:][:n]
 		if len(dys) > 1 {

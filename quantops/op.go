@@ -32,6 +32,13 @@ type Summing interface {
 	BackwardSum(dx, dy [][]float32, y []float32, x [][]float32) error
 }
 
+// Sharing is a Differentiable some of whose inputs have the same gradient: SharedGradient returns the input, an earlier
+// one, whose gradient is also that of the given one, or else the given one. Backward then finds one memory for both.
+type Sharing interface {
+	Differentiable
+	SharedGradient(input int) int
+}
+
 // Input is an operand of a Function. Constant ones get no gradient: images, labels, derived parameters.
 type Input struct {
 	Node     *gorgonia.Node
@@ -220,8 +227,7 @@ func (o *operation) gradients(inputs gorgonia.Nodes, grad *gorgonia.Node) (gorgo
 		if !wanted {
 			continue
 		}
-		g := &gradient{of: o, input: i}
-		g.setOutput(inputs[i].Shape())
+		g := o.gradientOf(i, inputs[i].Shape(), first)
 		var err error
 		if first == nil {
 			first = &backward{gradient: g, dx: make([][]float32, len(inputs)), dy: make([][]float32, len(incoming))}
@@ -240,6 +246,20 @@ func (o *operation) gradients(inputs gorgonia.Nodes, grad *gorgonia.Node) (gorgo
 		first.dx[i] = g.y
 	}
 	return gradients, nil
+}
+
+// gradientOf makes the gradient of input i, with memory of its own or that of a gradient which first computes.
+func (o *operation) gradientOf(i int, shape tensor.Shape, first *backward) *gradient {
+	g := &gradient{of: o, input: i}
+	if f, ok := o.function.(Sharing); ok && first != nil {
+		if same := f.SharedGradient(i); same < i && first.dx[same] != nil {
+			g.shape, g.y = shape.Clone(), first.dx[same]
+			g.value = tensor.New(tensor.WithShape(shape...), tensor.WithBacking(g.y))
+			return g
+		}
+	}
+	g.setOutput(shape)
+	return g
 }
 
 // gradient is the gradient of one input, filled in by the backward operation that it depends on.
