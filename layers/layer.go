@@ -46,7 +46,15 @@ func (b *Build) stream(parameter string) *random.Stream {
 
 // Methods names the quantizers of a layer with weights: of the weights themselves and of the activations that the layer
 // takes in. The zero value is none for both.
-type Methods struct{ Weights, Activations quantops.Method }
+//
+// With FoldBatchNorm, the weights of a layer that batch normalization directly follows are quantized as the normalization
+// scales them, Q(W·k)/k with k = γ/√(running variance + ε) for each output channel, and γ gets a gradient through k too.
+// A channel whose |k| is below 2^-64, where γ = 0 for example, has k = 1. Other layers stay as they are; [NewNetwork]
+// refuses a network of such alone.
+type Methods struct {
+	Weights, Activations quantops.Method
+	FoldBatchNorm        bool
+}
 
 // quantizable is a layer that has Methods.
 type quantizable interface {
@@ -69,7 +77,7 @@ func Quantize(root Layer, m Methods, edgeBits int) {
 	})
 	edge := m
 	if edgeBits > 0 {
-		edge = Methods{m.Weights.WithBits(edgeBits), m.Activations.WithBits(edgeBits)}
+		edge.Weights, edge.Activations = m.Weights.WithBits(edgeBits), m.Activations.WithBits(edgeBits)
 	}
 	for i, q := range found {
 		if i == 0 || i == len(found)-1 {

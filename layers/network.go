@@ -22,6 +22,9 @@ func NewNetwork(root Layer, input Shape, seed uint64) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := foldNorms(root); err != nil {
+		return nil, err
+	}
 	return &Network{Root: root, Input: input, Output: out}, nil
 }
 

@@ -26,6 +26,7 @@ type Pass struct {
 	Images int // images of a batch; lanes beyond them are padding
 
 	nodes   map[*Param]*gorgonia.Node
+	forked  map[*Param]*gorgonia.Node // main nodes of those with a side
 	order   []*Param
 	steps   []step
 	refresh []func() error
@@ -40,7 +41,7 @@ type step struct {
 
 // NewPass starts a pass in a graph of its own.
 func NewPass(mode Mode, images int) *Pass {
-	return &Pass{Graph: gorgonia.NewGraph(), Mode: mode, Images: images, nodes: map[*Param]*gorgonia.Node{}}
+	return &Pass{Graph: gorgonia.NewGraph(), Mode: mode, Images: images, nodes: map[*Param]*gorgonia.Node{}, forked: map[*Param]*gorgonia.Node{}}
 }
 
 // Blocks is the number of blocks that hold the batch.
@@ -48,6 +49,9 @@ func (p *Pass) Blocks() int { return kernel.Blocks(p.Images) }
 
 // Node returns the parameter's node in this graph. The node shares the parameter's memory.
 func (p *Pass) Node(param *Param) *gorgonia.Node {
+	if n, ok := p.forked[param]; ok {
+		return n
+	}
 	if n, ok := p.nodes[param]; ok {
 		return n
 	}
@@ -56,6 +60,16 @@ func (p *Pass) Node(param *Param) *gorgonia.Node {
 	p.nodes[param] = n
 	p.order = append(p.order, param)
 	return n
+}
+
+// side returns a node of a learned parameter that has one more user, behind it learned parameters of its own. From then on
+// Node returns another one, whose gradient and the side's add up in one operation.
+func (p *Pass) side(param *Param) (*gorgonia.Node, error) {
+	main, side, err := quantops.Fork(quantops.Input{Node: p.Node(param)})
+	if err == nil {
+		p.forked[param] = main
+	}
+	return side, err
 }
 
 // Learned returns the learned parameters of the graph in the order of their first use.

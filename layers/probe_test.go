@@ -54,6 +54,7 @@ func newProbe(t *testing.T, l Layer, in Shape, images int) *probe {
 	var err error
 	p.out, err = l.Build(&Build{Seed: 1, names: map[string]int{}}, in)
 	require.NoError(t, err)
+	require.NoError(t, foldNorms(l))
 	pass := NewPass(Training, images)
 	p.input = newParam("x", in.tensor(pass.Blocks())...)
 	v, err := l.Forward(pass, Value{Shape: in, node: pass.Node(p.input)})

@@ -20,7 +20,9 @@ type watched struct {
 	node *gorgonia.Node // of the latest pass
 }
 
-func (w *watched) layers() []Layer { return []Layer{w.Layer} }
+func (w *watched) layers() []Layer           { return []Layer{w.Layer} }
+func (w *watched) folds() bool               { return w.core.folds() }
+func (w *watched) fold(norm *BatchNorm) bool { return w.core.fold(norm) }
 
 func (w *watched) Forward(p *Pass, x Value) (Value, error) {
 	y, err := w.Layer.Forward(p, x)

@@ -13,7 +13,7 @@ import (
 )
 
 func methods(weights, activations string) Methods {
-	return Methods{quantops.MustParse(weights), quantops.MustParse(activations)}
+	return Methods{Weights: quantops.MustParse(weights), Activations: quantops.MustParse(activations)}
 }
 
 // weightSteps reads scales and zero points off the integers that the weights export.

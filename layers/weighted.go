@@ -19,6 +19,8 @@ type weighted struct {
 	out    Shape
 	plan   func(blocks int) *kernel.Conv
 	apart  bool // blocks can be computed apart
+
+	foldsNorm bool // Methods.FoldBatchNorm
 }
 
 // heBound is the bound of the uniform distribution with variance 2/fanIn (He et al., 2015).
@@ -36,7 +38,7 @@ func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
 	if err != nil {
 		return fmt.Errorf("layers: %s: %w", w.name, err)
 	}
-	w.weight = weight
+	w.weight, w.foldsNorm = weight, m.FoldBatchNorm
 	if bias {
 		w.bias = newParam(w.name+".bias", shape[0])
 	}

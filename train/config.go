@@ -28,6 +28,7 @@ type Config struct {
 	Weights         quantops.Method `yaml:"weights"`                 // method of the weights
 	Acts            quantops.Method `yaml:"acts"`                    // method of the activations
 	EdgeBits        int             `yaml:"edge_bits"`               // bits of first and last layer; 0 means those of the others
+	FoldBN          bool            `yaml:"fold_bn"`                 // quantize weights as the batch normalization after them scales them; see layers.Methods
 	Seed            uint64          `yaml:"seed"`                    // of initial weights and the order of images
 	Init            string          `yaml:"init,omitempty"`          // run folder or file that the float network starts from
 	InitHash        string          `yaml:"init_hash,omitempty"`     // SHA-256 of that file
@@ -223,6 +224,8 @@ func (c Config) Validate() error {
 		return usagef("train: %d edge bits: want 2 to 8, or 0 for the bits of the other layers", c.EdgeBits)
 	case c.InitHash != "" && c.Init == "":
 		return usagef("train: init_hash without init: want the file that it is the hash of")
+	case c.FoldBN && c.Weights.None():
+		return usagef("train: fold_bn is of the quantizer of the weights: it needs a method of weights")
 	case c.FreezeBN > 0 && !c.quantized():
 		return usagef("train: freeze_bn is of the quantized phase: it needs a method of weights or activations")
 	case c.Optimizer == "adamw" && (c.Nesterov || c.Decoupled):
@@ -296,7 +299,7 @@ func (c Config) optimizer() (Optimizer, error) {
 
 // methods returns the quantizers of the quantized network.
 func (c Config) methods() layers.Methods {
-	return layers.Methods{Weights: c.Weights, Activations: c.Acts}
+	return layers.Methods{Weights: c.Weights, Activations: c.Acts, FoldBatchNorm: c.FoldBN}
 }
 
 // quantized says whether the run has a quantized phase.

@@ -14,7 +14,7 @@ func TestConfigurationRoundTrip(t *testing.T) {
 	other := Config{
 		Model: "resnet20", Data: "cifar10", DataDir: "some where", TrainImages: 5, Validation: 6, Weights: quantops.MustParse("linear:3,asymmetric"),
 		EdgeBits: 0, Seed: math.MaxUint64, Init: "a: b.safetensors", InitHash: "12e4",
-		Teacher: "../t", TeacherModel: "resnet56", TeacherHash: "00", Temperature: 2.5, DistillWeight: 1, FreezeBN: 4, Batch: 7, Optimizer: "sgd", Momentum: 0.1, Nesterov: true,
+		Teacher: "../t", TeacherModel: "resnet56", TeacherHash: "00", Temperature: 2.5, DistillWeight: 1, FreezeBN: 4, FoldBN: true, Batch: 7, Optimizer: "sgd", Momentum: 0.1, Nesterov: true,
 		WeightDecay: 1e-7, Decoupled: true, Smoothing: 1.0 / 3, Calibration: 8, CheckpointSteps: 9,
 		Float:     PhaseConfig{Epochs: 0, LearningRate: 5e-324, Schedule: "multistep,at=1.5:2,gamma=0.5"},
 		Quantized: PhaseConfig{Epochs: 11, LearningRate: 1e6, Schedule: "constant"},
@@ -96,6 +96,7 @@ func TestConfigurationMistakes(t *testing.T) {
 		"freeze_bn: -1":                             "train: freeze_bn -1: want 0 to 2, the epochs of the quantized phase",
 		"freeze_bn: 3":                              "train: freeze_bn 3: want 0 to 2, the epochs of the quantized phase",
 		"{freeze_bn: 1, weights: none, acts: none}": "train: freeze_bn is of the quantized phase: it needs a method of weights or activations",
+		"{fold_bn: true, weights: none}":            "train: fold_bn is of the quantizer of the weights: it needs a method of weights",
 		"optimizer: adam":                           `train: unknown optimizer "adam" (known: adamw, sgd)`,
 		"float: {epochs: -1}":                       "train: -1 epochs: want 0 to 1048576",
 		"quantized: {epochs: 1048577}":              "train: 1048577 epochs: want 0 to 1048576",

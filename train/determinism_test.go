@@ -88,10 +88,16 @@ func taught(teacher string) func(*Config) {
 // frozen is a run whose last epoch freezes batch normalization.
 func frozen(c *Config) { c.Model, c.FreezeBN = "normalized", 1 }
 
+// folded is a run that quantizes weights as batch normalization scales them, with moving ranges, and freezes it at last.
+func folded(c *Config) {
+	frozen(c)
+	c.FoldBN, c.Weights, c.Acts = true, quantops.MustParse("linear:4"), quantops.MustParse("lsq:4")
+}
+
 // A run that is stopped anywhere and resumed by a new process leaves behind what an uninterrupted one does.
 func TestInterruptedRunGoesOnToTheSameBits(t *testing.T) {
 	teacher, _ := finishedRun(t)
-	for name, change := range map[string]func(*Config){"lsq": nil, "adaptive": adaptive, "taught": taught(teacher), "frozen": frozen} {
+	for name, change := range map[string]func(*Config){"lsq": nil, "adaptive": adaptive, "taught": taught(teacher), "frozen": frozen, "folded": folded} {
 		want := t.TempDir()
 		newRig(t, want, change).complete(t)
 		folder, seconds := t.TempDir(), 0.0

@@ -102,7 +102,7 @@ var exercise = map[string][]string{
 	"validation": {"--validation", "5"}, "weights": {"--weights", "linear:3"}, "acts": {"--acts", "linear:3"}, "edge_bits": {"--edge-bits", "7"},
 	"seed": {"--seed", "18446744073709551615"}, "init": {"--init", "x"}, "batch": {"--batch", "5"}, "optimizer": {"--optimizer", "adamw"},
 	"momentum": {"--momentum", "0.5"}, "nesterov": {"--nesterov"}, "weight_decay": {"--weight-decay", "0.5"}, "decoupled": {"--decoupled"},
-	"freeze_bn": {"--freeze-bn", "1"}, "teacher": {"--teacher", "x"}, "teacher_model": {"--teacher", "y", "--teacher-model", "x"},
+	"freeze_bn": {"--freeze-bn", "1"}, "fold_bn": {"--fold-bn"}, "teacher": {"--teacher", "x"}, "teacher_model": {"--teacher", "y", "--teacher-model", "x"},
 	"temperature": {"--teacher", "y", "--temperature", "5"}, "distill_weight": {"--teacher", "y", "--distill-weight", "0.7"},
 	"label_smoothing": {"--label-smoothing", "0.5"}, "calibration": {"--calibration", "5"}, "checkpoint_steps": {"--checkpoint-steps", "5"},
 	"float.epochs": {"--float-epochs", "77"}, "float.learning_rate": {"--float-lr", "0.77"}, "float.schedule": {"--float-schedule", "exponential,gamma=0.77"},
@@ -216,6 +216,54 @@ func TestProgressiveTrainingWithATeacher(t *testing.T) {
 	again := filepath.Join(t.TempDir(), "again")
 	succeed(t, "train", "--config", filepath.Join(out, train.ConfigFile), "--out", again)
 	require.Equal(t, want.WeightsSHA256, result(t, again).WeightsSHA256)
+}
+
+// With --fold-bn weights are quantized as batch normalization scales them; whatever opens the run folder does so too.
+func TestFoldedRun(t *testing.T) {
+	data, _ := finishedRun(t)
+	out := filepath.Join(t.TempDir(), "folded")
+	settings := []string{"train", "--model", "resnet8", "--data-dir", data, "--float-epochs", "1", "--epochs", "1", "--train-images", "64", "--batch", "16", "--fold-bn"}
+	_, stderr := succeed(t, append(settings, "--out", out)...)
+	require.Contains(t, stderr, "scoring the integer model\n")
+	require.Contains(t, string(read(t, out, train.ConfigFile)), "\nfold_bn: true\n")
+	want := result(t, out)
+	require.Equal(t, 1.0, *want.Agreement)
+
+	stdout, _ := succeed(t, "eval", out, "--json")
+	var scored scores
+	require.NoError(t, json.Unmarshal([]byte(stdout), &scored))
+	require.Equal(t, want.Accuracy.FakeQuant, scored.Network)
+	require.Equal(t, 1.0, *scored.Agreement)
+	again := filepath.Join(t.TempDir(), "again.goq")
+	succeed(t, "export", out, "--out", again)
+	require.Equal(t, string(read(t, out, train.ModelFile)), string(read(t, again)))
+	require.NoError(t, os.Remove(filepath.Join(out, train.ResultFile)))
+	succeed(t, "train", "--out", out, "--resume")
+	require.Equal(t, want.WeightsSHA256, result(t, out).WeightsSHA256)
+
+	tuned := filepath.Join(t.TempDir(), "tuned")
+	succeed(t, append(settings, "--float-epochs", "0", "--init", out, "--teacher", out, "--weights", "linear:3", "--out", tuned)...)
+	require.Equal(t, 1.0, *result(t, tuned).Agreement)
+
+	plain := filepath.Join(t.TempDir(), "plain")
+	succeed(t, append(settings, "--fold-bn=false", "--out", plain)...)
+	require.Equal(t, want.Accuracy.Float, result(t, plain).Accuracy.Float, "it is of the quantized phase")
+	require.NotEqual(t, want.WeightsSHA256, result(t, plain).WeightsSHA256)
+}
+
+func TestFoldingRefuses(t *testing.T) {
+	data, _ := finishedRun(t)
+	for want, args := range map[string][]string{
+		"layers: no batch normalization to fold: none comes directly after a layer whose weights have a method": {},
+		"train: fold_bn is of the quantizer of the weights: it needs a method of weights":                       {"--model", "resnet8", "--weights", "none"},
+	} {
+		out := filepath.Join(t.TempDir(), "run")
+		status, stdout, stderr := goqat(append([]string{"train", "--data-dir", data, "--fold-bn", "--out", out}, args...)...)
+		require.Equal(t, exitUsage, status)
+		require.Empty(t, stdout)
+		require.Equal(t, "goqat: "+want+"\n", stderr)
+		require.NoDirExists(t, out)
+	}
 }
 
 // Ctrl-C ends the program with a checkpoint and the command that goes on; that comes to the same weights as a run
