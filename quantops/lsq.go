@@ -19,8 +19,9 @@ var _ ActivationQuantizer = (*lsq)(nil)
 //
 // Inside is decided on the rounded code, as for linear; N is the number of weights (of a channel, with a step per
 // channel) or of activations in one image. Signed codes have Qn = 2^(b-1), Qp = 2^(b-1)-1, unsigned ones Qn = 0,
-// Qp = 2^b-1. The step starts at 2·mean|x|/√Qp, averaged over the calibration batches for activations, and stays
-// at or above 2^-23.
+// Qp = 2^b-1. The step starts at 2·mean|x|/√Qp, as the paper has it, or with init=mse at the one of least squared error:
+// behind a rectifier most activations are zero, which makes their mean a poor measure, most of all at 2 bits. For
+// activations it is averaged over the calibration batches. It stays at or above 2^-23.
 //
 // Esser et al., "Learned Step Size Quantization", 2020.
 type lsq struct {
@@ -28,6 +29,7 @@ type lsq struct {
 	channels int
 	size     int     // N
 	exact    bool    // inside decided on x/s itself
+	mse      bool    // start at the least squared error
 	factor   float64 // g
 }
 
@@ -41,6 +43,7 @@ var lsqSpec = Spec{
 		{Name: "per", Doc: "one step per tensor or per output channel (weights)", Default: "tensor", Values: []string{"tensor", "channel"}},
 		{Name: "range", Doc: "narrow leaves out the lowest signed code, so that both sides are equal", Default: "full", Values: []string{"full", "narrow"}},
 		{Name: "sign", Doc: "signed or unsigned codes (auto: signed where negative numbers occur)", Default: "auto", Values: []string{"auto", "signed", "unsigned"}},
+		{Name: "init", Doc: "where the step starts: at the paper's 2·mean|x|/√Qp or at the least squared error", Default: "mean", Values: []string{"mean", "mse"}},
 		{Name: "inside", Doc: "where the gradient passes: where the rounded code is in the range, or x/s itself as the paper prints it", Default: "rounded", Values: []string{"rounded", "exact"}},
 	},
 }
@@ -58,7 +61,7 @@ func newLSQ(bits int, options Options, t Target) (Quantizer, error) {
 	case get("range") == "narrow" && get("sign") == "unsigned":
 		return nil, fmt.Errorf("range=narrow is for signed codes")
 	}
-	q := &lsq{channels: 1, size: t.Size, exact: get("inside") == "exact"}
+	q := &lsq{channels: 1, size: t.Size, exact: get("inside") == "exact", mse: get("init") == "mse"}
 	if get("per") == "channel" {
 		q.channels, q.size = t.Channels, t.Size/t.Channels
 	}
@@ -75,20 +78,26 @@ func (q *lsq) Theta() Theta {
 }
 
 func (q *lsq) Fit(theta, x []float32, e Extent, batches int) {
-	fit := func(c int, mean float64) {
-		step := max(2*mean/math.Sqrt(float64(q.max)), smallestScale)
+	fit := func(c int, x []float32, e Extent) {
+		step := max(q.start(x, e), smallestScale)
 		if batches > 0 {
 			step = float64(theta[c]) + (step-float64(theta[c]))/float64(batches+1)
 		}
 		theta[c] = float32(step)
 	}
 	if q.channels == 1 {
-		fit(0, kernel.MeanAbsolute(x, e))
+		fit(0, x, e)
 		return
 	}
-	eachChannel(q.channels, x, func(c, from, to int) {
-		fit(c, kernel.MeanAbsolute(x[from:to], kernel.Dense(to-from)))
-	})
+	eachChannel(q.channels, x, func(c, from, to int) { fit(c, x[from:to], kernel.Dense(to-from)) })
+}
+
+// start is the step that training starts from.
+func (q *lsq) start(x []float32, e Extent) float64 {
+	if q.mse {
+		return q.codes.leastSquares(x, e)
+	}
+	return 2 * kernel.MeanAbsolute(x, e) / math.Sqrt(float64(q.max))
 }
 
 func (q *lsq) Levels(levels, x, theta []float32) {
