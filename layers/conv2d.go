@@ -59,6 +59,11 @@ func (l *Conv2D) Build(b *Build, in Shape) (Shape, error) {
 		return kernel.NewConv(blocks, in.Channels, l.Outputs, groups, rows, columns)
 	}
 	l.apart = true
+	if groups == 1 && kernel.WinogradPays(in.Channels, l.Outputs) {
+		l.winograd = func(blocks int) (*kernel.Winograd, bool) {
+			return kernel.NewWinograd(blocks, in.Channels, l.Outputs, rows, columns)
+		}
+	}
 	return l.out, l.build(b, l.Methods, []int{l.Outputs, in.Channels / groups, l.Kernel, l.Kernel}, !l.NoBias)
 }
 

@@ -11,6 +11,9 @@ type Network struct {
 	Root   Layer
 	Input  Shape
 	Output Shape
+	// Winograd trains 3x3 convolutions of stride 1 and enough channels by [kernel.Winograd]: faster, with bits of its own.
+	// Evaluation, and the integers, are not affected.
+	Winograd bool
 }
 
 // NewNetwork builds root for images of a shape. Parameters start from streams of the seed, one for each by name.
@@ -39,6 +42,7 @@ func (n *Network) Forward(p *Pass, images []float32) (Output, error) {
 	if want := n.Input.tensor(p.Blocks()).TotalSize(); len(images) != want {
 		return Output{}, fmt.Errorf("layers: %d numbers for %d images of %v: want %d", len(images), p.Images, n.Input, want)
 	}
+	p.winograd = n.Winograd && p.Mode == Training
 	v, err := n.Root.Forward(p, p.Input(n.Input, images))
 	if err != nil {
 		return Output{}, err

@@ -31,6 +31,8 @@ type Pass struct {
 	steps   []step
 	refresh []func() error
 	batches int // calibration batches seen
+
+	winograd bool // Network.Winograd, in training
 }
 
 // step remembers a layer's output, to name the layer where a number stops being finite.

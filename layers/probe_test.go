@@ -50,12 +50,17 @@ func (f *dot) Backward(dx [][]float32, dy, _ []float32, _ [][]float32) error {
 
 func newProbe(t *testing.T, l Layer, in Shape, images int) *probe {
 	t.Helper()
+	return newProbeOn(t, NewPass(Training, images), l, in)
+}
+
+func newProbeOn(t *testing.T, pass *Pass, l Layer, in Shape) *probe {
+	t.Helper()
+	images := pass.Images
 	p := &probe{layer: l, images: images, in: in, params: map[string]*Param{}, gradients: map[string][]float32{}}
 	var err error
 	p.out, err = l.Build(&Build{Seed: 1, names: map[string]int{}}, in)
 	require.NoError(t, err)
 	require.NoError(t, foldNorms(l))
-	pass := NewPass(Training, images)
 	p.input = newParam("x", in.tensor(pass.Blocks())...)
 	v, err := l.Forward(pass, Value{Shape: in, node: pass.Node(p.input)})
 	require.NoError(t, err)

@@ -12,11 +12,14 @@ import (
 //
 // Convolutions go block by block, so that what lies between the layer's operands and its sums stays in the second cache:
 // the prologue's results, the gradient of the layer's output behind a normalization, and that of its input before the
-// prologue's gradient. Where blocks are too few for the threads, these are tensors, and every step has tasks of its own.
+// prologue's gradient. Where blocks are too few for the threads, and with Winograd's transforms, these are tensors, and
+// every step has tasks of its own.
 type product struct {
 	prologue
 	*weighted
 	plan, one *kernel.Conv // of all blocks, and of one
+	multiply  linearMap    // of all blocks: the plan, or another way to do the same
+	fast      bool         // multiply is another way
 	levels    *activation  // nil where x holds real numbers
 	after     *normalize   // what takes in the output and shares its work; nil for none
 	scale     []float32    // worth of one accumulator unit in each output channel
@@ -25,9 +28,21 @@ type product struct {
 
 var _ quantops.Differentiable = (*product)(nil)
 
+// linearMap is a convolution or linear layer with its input gradient.
+type linearMap interface {
+	Forward(y, x, w, scale, bias []float32)
+	InputGradient(dx, dy, w []float32)
+}
+
 func newProduct(w *weighted, p *Pass, levels *activation) *product {
 	plan := w.plan(p.Blocks())
-	return &product{weighted: w, plan: plan, one: plan.Block(), levels: levels}
+	f := &product{weighted: w, plan: plan, one: plan.Block(), multiply: plan, levels: levels}
+	if p.winograd && w.winograd != nil {
+		if fast, ok := w.winograd(p.Blocks()); ok {
+			f.multiply, f.fast = fast, true
+		}
+	}
+	return f
 }
 
 func (f *product) String() string { return f.name }
@@ -56,7 +71,7 @@ func (f *product) biasOf(x [][]float32) []float32 {
 // byBlocks says whether there is a block, or several, for each thread.
 func (f *product) byBlocks() bool {
 	blocks, threads := f.pass.Blocks(), runtime.GOMAXPROCS(0)
-	return f.apart && (blocks%threads == 0 || blocks >= 4*threads)
+	return f.apart && !f.fast && (blocks%threads == 0 || blocks >= 4*threads)
 }
 
 // outLen is the number of elements of a block of the output.
@@ -69,7 +84,7 @@ func (f *product) Forward(y []float32, x [][]float32) error {
 	w, scales, bias := x[f.weightPlace(x)], f.scales(x), f.biasOf(x)
 	if !f.byBlocks() || f.follows() {
 		in := f.whole(x)
-		f.plan.Forward(y, in.x, w, f.scales(x), bias)
+		f.multiply.Forward(y, in.x, w, f.scales(x), bias)
 		in.release()
 		kernel.Parallel(f.pass.Blocks(), func(block int) { f.statistics(y, block) })
 		return nil
@@ -280,11 +295,11 @@ func (g *gradients) whole() {
 	in := taken{x: g.x[0]}
 	switch {
 	case g.wanted && g.nothing():
-		g.plan.InputGradient(g.dx[0], dy, g.w)
+		g.multiply.InputGradient(g.dx[0], dy, g.w)
 	case g.wanted:
 		din := buffers.get(blocks * g.blockLen())
 		defer buffers.put(din)
-		g.plan.InputGradient(din, dy, g.w)
+		g.multiply.InputGradient(din, dy, g.w)
 		scratch := buffers.get(blocks * g.blockLen())
 		in = taken{scratch, scratch}
 		n := g.blockLen()

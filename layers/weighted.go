@@ -20,6 +20,8 @@ type weighted struct {
 	plan   func(blocks int) *kernel.Conv
 	apart  bool // blocks can be computed apart
 
+	winograd func(blocks int) (*kernel.Winograd, bool) // nil where it does not pay
+
 	foldsNorm bool // Methods.FoldBatchNorm
 }
 

@@ -29,6 +29,7 @@ type Config struct {
 	Acts            quantops.Method `yaml:"acts"`                    // method of the activations
 	EdgeBits        int             `yaml:"edge_bits"`               // bits of first and last layer; 0 means those of the others
 	FoldBN          bool            `yaml:"fold_bn"`                 // quantize weights as the batch normalization after them scales them; see layers.Methods
+	Winograd        bool            `yaml:"winograd"`                // train 3x3 convolutions by Winograd's algorithm where that pays; see layers.Network
 	Seed            uint64          `yaml:"seed"`                    // of initial weights and the order of images
 	Init            string          `yaml:"init,omitempty"`          // run folder or file that the float network starts from
 	InitHash        string          `yaml:"init_hash,omitempty"`     // SHA-256 of that file

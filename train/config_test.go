@@ -14,7 +14,7 @@ func TestConfigurationRoundTrip(t *testing.T) {
 	other := Config{
 		Model: "resnet20", Data: "cifar10", DataDir: "some where", TrainImages: 5, Validation: 6, Weights: quantops.MustParse("linear:3,asymmetric"),
 		EdgeBits: 0, Seed: math.MaxUint64, Init: "a: b.safetensors", InitHash: "12e4",
-		Teacher: "../t", TeacherModel: "resnet56", TeacherHash: "00", Temperature: 2.5, DistillWeight: 1, FreezeBN: 4, FoldBN: true, Batch: 7, Optimizer: "sgd", Momentum: 0.1, Nesterov: true,
+		Teacher: "../t", TeacherModel: "resnet56", TeacherHash: "00", Temperature: 2.5, DistillWeight: 1, FreezeBN: 4, FoldBN: true, Winograd: true, Batch: 7, Optimizer: "sgd", Momentum: 0.1, Nesterov: true,
 		WeightDecay: 1e-7, Decoupled: true, Smoothing: 1.0 / 3, Calibration: 8, CheckpointSteps: 9,
 		Float:     PhaseConfig{Epochs: 0, LearningRate: 5e-324, Schedule: "multistep,at=1.5:2,gamma=0.5"},
 		Quantized: PhaseConfig{Epochs: 11, LearningRate: 1e6, Schedule: "constant"},

@@ -181,6 +181,7 @@ func (e *Experiment) quantizedPhase(ctx context.Context, float *layers.Network, 
 
 // train makes the steps of a phase that are left and returns the score of its end.
 func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Network, c *Checkpoint) (Evaluation, error) {
+	network.Winograd = e.Config.Winograd
 	e.saved.Phase, e.saved.Position = phase, Position{}
 	t, err := e.trainer(phase, network)
 	if err != nil {

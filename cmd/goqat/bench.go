@@ -25,7 +25,7 @@ type benchCommand struct {
 	batch, threads, steps int
 	peer, python          string
 	rounds                int
-	json                  bool
+	json, winograd        bool
 
 	methods layers.Methods // what weights and acts name
 }
@@ -47,6 +47,7 @@ type benchReport struct {
 	Steps        int           `json:"steps"`
 	Weights      string        `json:"weights"`
 	Acts         string        `json:"acts"`
+	Winograd     bool          `json:"winograd"`
 	Instructions string        `json:"instructions"`            // avx512, avx2 or portable
 	Peak         float64       `json:"peak_gflop_per_second"`   // of multiply-adds on all threads
 	MultiplyAdds int64         `json:"multiply_adds_per_image"` // of one forward pass
@@ -126,6 +127,7 @@ func (b *benchCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&b.peer, "peer", "", "Python script to compare training steps with")
 	f.StringVar(&b.python, "python", "/usr/bin/python3", "interpreter of --peer")
 	f.IntVar(&b.rounds, "rounds", 3, "how often --peer takes its turn")
+	f.BoolVar(&b.winograd, "winograd", false, "train 3x3 convolutions of 32 channels and more by Winograd's F(2x2,3x3)")
 	f.BoolVar(&b.json, "json", false, "print JSON")
 }
 
@@ -195,7 +197,11 @@ func (b *benchCommand) network(model string, s benchStep) (*layers.Network, erro
 	if s.quantized {
 		o.Methods, o.EdgeBits = b.methods, train.DefaultConfig().EdgeBits
 	}
-	return models.New(model, o)
+	network, err := models.New(model, o)
+	if err == nil {
+		network.Winograd = b.winograd
+	}
+	return network, err
 }
 
 // report measures every kind of step.
@@ -206,7 +212,7 @@ func (b *benchCommand) report(ctx context.Context) (*benchReport, error) {
 	}
 	r := &benchReport{
 		Model: b.model, Image: float.Input.String(), Batch: b.batch, Threads: b.threads, Steps: b.steps,
-		Weights: b.methods.Weights.String(), Acts: b.methods.Activations.String(), Instructions: kernel.Path(),
+		Weights: b.methods.Weights.String(), Acts: b.methods.Activations.String(), Winograd: b.winograd, Instructions: kernel.Path(),
 		Peak: peakRate(b.threads) / 1e9, MultiplyAdds: float.MultiplyAdds(layers.Evaluation),
 	}
 	for _, s := range benchSteps {
@@ -254,7 +260,7 @@ func median(values []float64) float64 {
 // print writes the report for people.
 func (r *benchReport) print(w io.Writer) error {
 	fmt.Fprintf(w, "%s on %s, batch %d, %d threads, weights %s, activations %s\n", r.Model, r.Image, r.Batch, r.Threads, r.Weights, r.Acts)
-	fmt.Fprintf(w, "peak %.1f GFLOP/s (%s), %d multiply-adds an image forward\n\n", r.Peak, r.Instructions, r.MultiplyAdds)
+	fmt.Fprintf(w, "peak %.1f GFLOP/s (%s%s), %d multiply-adds an image forward\n\n", r.Peak, r.Instructions, withWinograd(r.Winograd), r.MultiplyAdds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, strings.Join([]string{"", "images/s", "ms/step", "GFLOP/s", "of peak", "bytes/step", "allocations/step", "resident MB", ""}, "\t"))
 	for _, m := range r.Results {

@@ -40,6 +40,7 @@ type comparison struct {
 	Rounds       int           `json:"rounds"`
 	Weights      string        `json:"weights"`
 	Acts         string        `json:"acts"`
+	Winograd     bool          `json:"winograd"`
 	Instructions string        `json:"instructions"`
 	Nets         []netRates    `json:"nets"`
 	Skipped      []skippedPeer `json:"skipped,omitempty"`
@@ -63,9 +64,10 @@ type roundRates struct {
 }
 
 type rateRatios struct {
-	Float        float64 `json:"float_to_fp32"`
-	ChannelsLast float64 `json:"float_to_fp32_channels_last"`
-	Quantized    float64 `json:"quantized_to_qat"`
+	Float         float64 `json:"float_to_fp32"`
+	ChannelsLast  float64 `json:"float_to_fp32_channels_last"`
+	Quantized     float64 `json:"quantized_to_qat"`
+	QuantizedLast float64 `json:"quantized_to_fp32_channels_last"`
 }
 
 type skippedPeer struct {
@@ -129,7 +131,7 @@ func peerModels() (names []string) {
 func (b *benchCommand) compare(c *cobra.Command) error {
 	r := &comparison{
 		Threads: b.threads, Steps: b.steps, Rounds: b.rounds, Weights: b.methods.Weights.String(), Acts: b.methods.Activations.String(),
-		Instructions: kernel.Path(),
+		Winograd: b.winograd, Instructions: kernel.Path(),
 	}
 	for _, n := range b.peers(c.Flags()) {
 		if _, err := models.Lookup(n.model); err != nil {
@@ -299,19 +301,19 @@ func (n *netRates) summarize() {
 		m.Peer[mode] = over(func(r roundRates) float64 { return r.Peer[mode] })
 	}
 	n.Median = m
-	n.Ratios = rateRatios{m.Float / m.Peer["fp32"], m.Float / m.Peer["fp32_channels_last"], m.Quantized / m.Peer["qat"]}
+	n.Ratios = rateRatios{m.Float / m.Peer["fp32"], m.Float / m.Peer["fp32_channels_last"], m.Quantized / m.Peer["qat"], m.Quantized / m.Peer["fp32_channels_last"]}
 }
 
 // print writes the comparison for people.
 func (r *comparison) print(w io.Writer) error {
-	fmt.Fprintf(w, "training, images/s: medians of %d rounds of %d steps, %d threads, weights %s, activations %s, %s\n\n",
-		r.Rounds, r.Steps, r.Threads, r.Weights, r.Acts, r.Instructions)
+	fmt.Fprintf(w, "training, images/s: medians of %d rounds of %d steps, %d threads, weights %s, activations %s, %s%s\n\n",
+		r.Rounds, r.Steps, r.Threads, r.Weights, r.Acts, r.Instructions, withWinograd(r.Winograd))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "net\tbatch\tfloat\tquantized\tpeer fp32\tpeer channels-last\tpeer qat\tfloat/fp32\tfloat/channels-last\tquantized/qat\t")
+	fmt.Fprintln(t, "net\tbatch\tfloat\tquantized\tpeer fp32\tpeer channels-last\tpeer qat\tfloat/fp32\tfloat/channels-last\tquantized/qat\tquantized/channels-last\t")
 	for _, n := range r.Nets {
 		m := n.Median
-		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.2f\t\n", n.Net, n.Batch, m.Float, m.Quantized,
-			m.Peer["fp32"], m.Peer["fp32_channels_last"], m.Peer["qat"], n.Ratios.Float, n.Ratios.ChannelsLast, n.Ratios.Quantized)
+		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", n.Net, n.Batch, m.Float, m.Quantized,
+			m.Peer["fp32"], m.Peer["fp32_channels_last"], m.Peer["qat"], n.Ratios.Float, n.Ratios.ChannelsLast, n.Ratios.Quantized, n.Ratios.QuantizedLast)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -322,4 +324,12 @@ func (r *comparison) print(w io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// withWinograd is a note that Winograd's algorithm was used.
+func withWinograd(used bool) string {
+	if used {
+		return ", Winograd"
+	}
+	return ""
 }

@@ -35,7 +35,7 @@ func TestBenchFlags(t *testing.T) {
 	newBench().Flags().VisitAll(func(f *pflag.Flag) { got[f.Name] = f.DefValue })
 	require.Equal(t, map[string]string{
 		"model": "resnet20b", "batch": "128", "threads": "2", "weights": "lsq:4", "acts": "lsq:4", "steps": "10", "json": "false",
-		"peer": "", "python": "/usr/bin/python3", "rounds": "3",
+		"winograd": "false", "peer": "", "python": "/usr/bin/python3", "rounds": "3",
 	}, got)
 	for flag, want := range map[string]string{"--model": "lenet5", "--weights": "lsq:2", "--acts": "linear:8"} {
 		stdout, _ := succeed(t, "__complete", "bench", flag, "")
@@ -159,6 +159,7 @@ func TestBenchPeer(t *testing.T) {
 	require.InEpsilon(t, median["float"].(float64)/2000.5, ratios["float_to_fp32"], 1e-9)
 	require.InEpsilon(t, median["float"].(float64)/2000.5, ratios["float_to_fp32_channels_last"], 1e-9)
 	require.InEpsilon(t, median["quantized"].(float64)/2000.5, ratios["quantized_to_qat"], 1e-9)
+	require.InEpsilon(t, median["quantized"].(float64)/2000.5, ratios["quantized_to_fp32_channels_last"], 1e-9)
 
 	require.NoError(t, os.Remove(calls))
 	stdout, _ := succeed(t, strings.Fields(args)...)

@@ -99,6 +99,7 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&t.acts, "acts", c.Acts.String(), "method of the activations")
 	f.IntVar(&c.EdgeBits, "edge-bits", c.EdgeBits, "bits of the first and the last layer; 0 for those of the others")
 	f.BoolVar(&c.FoldBN, "fold-bn", c.FoldBN, "quantize weights as the batch normalization after them scales them (running statistics), in the quantized network")
+	f.BoolVar(&c.Winograd, "winograd", c.Winograd, "train 3x3 convolutions of 32 channels and more by Winograd's F(2x2,3x3): faster, other bits (the same on every machine)")
 	f.Uint64Var(&c.Seed, "seed", c.Seed, "seed of initial weights and image order")
 	f.IntVar(&c.Float.Epochs, "float-epochs", c.Float.Epochs, "epochs of the float network")
 	f.IntVar(&c.Quantized.Epochs, "epochs", c.Quantized.Epochs, "epochs of the quantized network")

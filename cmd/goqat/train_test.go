@@ -102,7 +102,7 @@ var exercise = map[string][]string{
 	"validation": {"--validation", "5"}, "weights": {"--weights", "linear:3"}, "acts": {"--acts", "linear:3"}, "edge_bits": {"--edge-bits", "7"},
 	"seed": {"--seed", "18446744073709551615"}, "init": {"--init", "x"}, "batch": {"--batch", "5"}, "optimizer": {"--optimizer", "adamw"},
 	"momentum": {"--momentum", "0.5"}, "nesterov": {"--nesterov"}, "weight_decay": {"--weight-decay", "0.5"}, "decoupled": {"--decoupled"},
-	"freeze_bn": {"--freeze-bn", "1"}, "fold_bn": {"--fold-bn"}, "teacher": {"--teacher", "x"}, "teacher_model": {"--teacher", "y", "--teacher-model", "x"},
+	"freeze_bn": {"--freeze-bn", "1"}, "fold_bn": {"--fold-bn"}, "winograd": {"--winograd"}, "teacher": {"--teacher", "x"}, "teacher_model": {"--teacher", "y", "--teacher-model", "x"},
 	"temperature": {"--teacher", "y", "--temperature", "5"}, "distill_weight": {"--teacher", "y", "--distill-weight", "0.7"},
 	"label_smoothing": {"--label-smoothing", "0.5"}, "calibration": {"--calibration", "5"}, "checkpoint_steps": {"--checkpoint-steps", "5"},
 	"float.epochs": {"--float-epochs", "77"}, "float.learning_rate": {"--float-lr", "0.77"}, "float.schedule": {"--float-schedule", "exponential,gamma=0.77"},
