@@ -12,18 +12,17 @@ import (
 //
 // Convolutions go block by block, so that what lies between the layer's operands and its sums stays in the second cache:
 // the prologue's results, the gradient of the layer's output behind a normalization, and that of its input before the
-// prologue's gradient. Where blocks are too few for the threads, and with Winograd's transforms, these are tensors, and
-// every step has tasks of its own.
+// prologue's gradient. Where blocks are too few for the threads, these are tensors, and every step has tasks of its own.
 type product struct {
 	prologue
 	*weighted
-	plan, one *kernel.Conv // of all blocks, and of one
-	multiply  linearMap    // of all blocks: the plan, or another way to do the same
-	fast      bool         // multiply is another way
-	levels    *activation  // nil where x holds real numbers
-	after     *normalize   // what takes in the output and shares its work; nil for none
-	scale     []float32    // worth of one accumulator unit in each output channel
-	weights   []float32    // real weights
+	plan, one *kernel.Conv          // of all blocks, and of one
+	multiply  linearMap             // of all blocks: the plan, or Winograd's algorithm
+	fast      *kernel.WinogradBlock // that of one block; nil for the plan
+	levels    *activation           // nil where x holds real numbers
+	after     *normalize            // what takes in the output and shares its work; nil for none
+	scale     []float32             // worth of one accumulator unit in each output channel
+	weights   []float32             // real weights
 }
 
 var _ quantops.Differentiable = (*product)(nil)
@@ -39,7 +38,7 @@ func newProduct(w *weighted, p *Pass, levels *activation) *product {
 	f := &product{weighted: w, plan: plan, one: plan.Block(), multiply: plan, levels: levels}
 	if p.winograd && w.winograd != nil {
 		if fast, ok := w.winograd(p.Blocks()); ok {
-			f.multiply, f.fast = fast, true
+			f.multiply, f.fast = fast, fast.Block()
 		}
 	}
 	return f
@@ -71,7 +70,7 @@ func (f *product) biasOf(x [][]float32) []float32 {
 // byBlocks says whether there is a block, or several, for each thread.
 func (f *product) byBlocks() bool {
 	blocks, threads := f.pass.Blocks(), runtime.GOMAXPROCS(0)
-	return f.apart && !f.fast && (blocks%threads == 0 || blocks >= 4*threads)
+	return f.apart && (blocks%threads == 0 || blocks >= 4*threads)
 }
 
 // outLen is the number of elements of a block of the output.
@@ -89,11 +88,18 @@ func (f *product) Forward(y []float32, x [][]float32) error {
 		kernel.Parallel(f.pass.Blocks(), func(block int) { f.statistics(y, block) })
 		return nil
 	}
+	var one linearMap = f.one
+	if f.fast != nil {
+		u := buffers.get(f.fast.WeightsLen())
+		defer buffers.put(u)
+		f.fast.ForwardWeights(u, w)
+		one, w = f.fast, u
+	}
 	buffers.reserve(f.blockLen(), f.pass.Blocks())
 	kernel.Parallel(f.pass.Blocks(), func(block int) {
 		scratch := buffers.get(f.blockLen())
 		defer buffers.put(scratch)
-		f.one.Forward(y[block*f.outLen():], f.block(scratch, x, block), w, scales, bias)
+		one.Forward(y[block*f.outLen():], f.block(scratch, x, block), w, scales, bias)
 		f.statistics(y, block)
 	})
 	return nil
@@ -241,13 +247,20 @@ func (g *gradients) byBlocks() {
 	blocks, weights := g.pass.Blocks(), len(g.w)
 	parts := buffers.get(blocks * (weights + g.out.Channels))
 	defer buffers.put(parts)
+	var one linearMap = g.one
+	if g.fast != nil && g.wanted {
+		u := buffers.get(g.fast.WeightsLen())
+		defer buffers.put(u)
+		g.fast.GradientWeights(u, g.w)
+		one, g.w = g.fast, u
+	}
 	buffers.reserve(2*g.blockLen()+g.outLen(), blocks)
 	kernel.Parallel(blocks, func(block int) {
 		b := buffers.get(2*g.blockLen() + g.outLen())
 		defer buffers.put(b)
 		in, din, out := b[:g.blockLen()], b[g.blockLen():][:g.blockLen()], b[2*g.blockLen():]
 		dy := g.output(out, block)
-		g.one.WeightGradient(parts[block*weights:][:weights], g.input(in, din, dy, block), dy)
+		g.one.WeightGradient(parts[block*weights:][:weights], g.input(one, in, din, dy, block), dy)
 		if g.bias != nil {
 			g.one.BiasGradient(parts[blocks*weights+block*g.out.Channels:][:g.out.Channels], dy)
 		}
@@ -260,11 +273,11 @@ func (g *gradients) byBlocks() {
 }
 
 // input computes the gradients before the layer's of a block and returns what the layer has taken in.
-func (g *gradients) input(in, din, dy []float32, block int) []float32 {
+func (g *gradients) input(one linearMap, in, din, dy []float32, block int) []float32 {
 	if !g.wanted {
 		return g.block(in, g.x, block)
 	}
-	g.one.InputGradient(din, dy, g.w)
+	one.InputGradient(din, dy, g.w)
 	if g.nothing() {
 		copyWanted(g.dx[0], din, block*g.blockLen())
 		return g.block(in, g.x, block)

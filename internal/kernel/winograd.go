@@ -114,27 +114,83 @@ type winogradScratch struct {
 
 var winogradScratches = sync.Pool{New: func() any { return new(winogradScratch) }}
 
-// run computes all tiles, in panels as wide as a register tile. What a panel's steps hand on stays in the second cache.
+// run computes all tiles of all blocks.
 func (p *winogradPass) run(y, x, w, scale, bias []float32) {
 	s := winogradScratches.Get().(*winogradScratch)
 	defer winogradScratches.Put(s)
-	size := winogradFrequencies * p.frequency()
-	s.weights = slices.Grow(s.weights[:0], size)[:size]
+	s.weights = slices.Grow(s.weights[:0], p.transformed())[:p.transformed()]
 	p.transformWeights(s.weights, w)
 	panels := ceil(p.tiles(), tilePixels)
 	shares := p.shares(panels)
 	Parallel(p.blocks*shares, func(task int) {
-		t := winogradScratches.Get().(*winogradScratch)
-		defer winogradScratches.Put(t)
 		from, count := part(panels, shares, task%shares)
-		for panel := from; panel < from+count; panel++ {
-			first, tiles := part(p.tiles(), panels, panel)
-			j := winogradPanel{winogradPass: p, scratch: t, block: task / shares, first: first, tiles: tiles}
-			j.transform(x)
-			j.multiply(s.weights)
-			j.finish(y, scale, bias)
-		}
+		p.panels(y, x, s.weights, scale, bias, task/shares, from, count)
 	})
+}
+
+// panels computes tiles of a block in panels as wide as a register tile. What a panel's steps hand on stays in the second
+// cache.
+func (p *winogradPass) panels(y, x, u, scale, bias []float32, block, from, count int) {
+	t := winogradScratches.Get().(*winogradScratch)
+	defer winogradScratches.Put(t)
+	panels := ceil(p.tiles(), tilePixels)
+	for panel := from; panel < from+count; panel++ {
+		first, tiles := part(p.tiles(), panels, panel)
+		j := winogradPanel{winogradPass: p, scratch: t, block: block, first: first, tiles: tiles}
+		j.transform(x)
+		j.multiply(u)
+		j.finish(y, scale, bias)
+	}
+}
+
+// transformed is the size of the transformed weights.
+func (p *winogradPass) transformed() int { return winogradFrequencies * p.frequency() }
+
+// WinogradBlock does what [Winograd] does for a single block, on the calling thread, with weights that have been
+// transformed before: for tasks that take in a block each.
+type WinogradBlock struct{ plan *Winograd }
+
+// Block returns the plan's part for one block.
+func (w *Winograd) Block() *WinogradBlock { return &WinogradBlock{w} }
+
+// WeightsLen is the number of floats of transformed weights.
+func (b *WinogradBlock) WeightsLen() int {
+	return max(b.plan.forward.transformed(), b.plan.inverse.transformed())
+}
+
+// ForwardWeights transforms weights for Forward into u, on all threads.
+func (b *WinogradBlock) ForwardWeights(u, weights []float32) {
+	b.transform(&b.plan.forward, u, weights)
+}
+
+// GradientWeights transforms weights for InputGradient into u, on all threads.
+func (b *WinogradBlock) GradientWeights(u, weights []float32) {
+	b.transform(&b.plan.inverse, u, weights)
+}
+
+func (b *WinogradBlock) transform(p *winogradPass, u, weights []float32) {
+	if len(u) < p.transformed() || len(weights) < b.plan.sizes[2] {
+		panic(fmt.Sprintf("kernel: WinogradBlock: %d floats for the transform of %d weights, want %d and %d", len(u), len(weights), p.transformed(), b.plan.sizes[2]))
+	}
+	p.transformWeights(u, weights)
+}
+
+// Forward is [Winograd.Forward] for the block x.
+func (b *WinogradBlock) Forward(y, x, u, scale, bias []float32) {
+	b.run("Forward", &b.plan.forward, y, x, u, scale, bias)
+}
+
+// InputGradient is [Winograd.InputGradient] for the block dy.
+func (b *WinogradBlock) InputGradient(dx, dy, u []float32) {
+	b.run("InputGradient", &b.plan.inverse, dx, dy, u, nil, nil)
+}
+
+func (b *WinogradBlock) run(name string, p *winogradPass, y, x, u, scale, bias []float32) {
+	if len(x) < p.x.block || len(y) < p.y.block || len(u) < p.transformed() {
+		panic(fmt.Sprintf("kernel: WinogradBlock.%s: %d and %d floats and %d of weights, want %d, %d and %d",
+			name, len(x), len(y), len(u), p.x.block, p.y.block, p.transformed()))
+	}
+	p.panels(y, x, u, scale, bias, 0, 0, ceil(p.tiles(), tilePixels))
 }
 
 func (p *winogradPass) tiles() int { return ceil(p.rows.Out, 2) * ceil(p.columns.Out, 2) }

@@ -210,6 +210,38 @@ func TestWinogradPinnedBits(t *testing.T) {
 	})
 }
 
+// A block at a time, with weights transformed before, gives the bits of all blocks together.
+func TestWinogradBlock(t *testing.T) {
+	stream := rand.New(rand.NewPCG(6, 6))
+	for range 20 {
+		c := winogradCase(stream)
+		xs, ys, ws := c.sizes()
+		x, dy, w := random(stream, xs), random(stream, ys), random(stream, ws)
+		scale, bias := random(stream, c.out), random(stream, c.out)
+		y, dx := c.fast(t, x, dy, w, scale, bias)
+		b := c.winograd().Block()
+		forward, gradient := make([]float32, b.WeightsLen()), make([]float32, b.WeightsLen())
+		b.ForwardWeights(forward, w)
+		b.GradientWeights(gradient, w)
+		blocks := Blocks(c.batch)
+		gotY, gotDX := make([]float32, ys), make([]float32, xs)
+		for n := range blocks {
+			xAt, yAt := n*xs/blocks, n*ys/blocks
+			b.Forward(gotY[yAt:][:ys/blocks], x[xAt:][:xs/blocks], forward, scale, bias)
+			b.InputGradient(gotDX[xAt:][:xs/blocks], dy[yAt:][:ys/blocks], gradient)
+		}
+		requireSame(t, y, gotY, c.String()+": y")
+		requireSame(t, dx, gotDX, c.String()+": dx")
+	}
+	b := convCase{batch: 16, in: 2, out: 3, groups: 1, rows: Axis{4, 4, 3, 1, 1}, columns: Axis{4, 4, 3, 1, 1}}.winograd().Block()
+	u := make([]float32, b.WeightsLen())
+	x, y := make([]float32, 2*16*Lanes), make([]float32, 3*16*Lanes)
+	require.Panics(t, func() { b.ForwardWeights(u, make([]float32, 53)) })
+	require.Panics(t, func() { b.Forward(y[1:], x, u, nil, nil) })
+	require.Panics(t, func() { b.InputGradient(x, y, u[:10]) })
+	require.NotPanics(t, func() { b.Forward(y, x, u, nil, nil) })
+}
+
 func TestWinogradApplies(t *testing.T) {
 	same := Axis{In: 8, Out: 8, Kernel: 3, Stride: 1, Before: 1}
 	for _, c := range []struct {
