@@ -222,9 +222,11 @@ func copyWanted(to, from []float32, at int) {
 func (f *prologue) pieceGradient(target, dy, z []float32, x [][]float32, p piece, levels []float32) {
 	if a := f.activation; a != nil {
 		columns := len(f.thetas) / (f.pass.Blocks() * f.groups() * f.pieces())
-		a.quantizer.Backward(target, f.thetas[p.number*columns:][:columns], dy, z, x[f.places.theta])
+		theta, dtheta := x[f.places.theta], f.thetas[p.number*columns:][:columns]
 		if levels != nil {
-			a.quantizer.Levels(levels[p.from:p.to], z, x[f.places.theta])
+			quantops.BackwardLevels(a.quantizer, levels[p.from:p.to], target, dtheta, dy, z, theta)
+		} else {
+			a.quantizer.Backward(target, dtheta, dy, z, theta)
 		}
 		dy = target
 	} else if levels != nil {

@@ -240,6 +240,11 @@ func TestConformanceBackward(t *testing.T) {
 		again, dthetaAgain := s.backward(dy)
 		requireBits(t, dx, again)
 		requireBits(t, dtheta, dthetaAgain)
+		levels, both, dthetaBoth := make([]float32, len(s.x)), slices.Clone(dx), slices.Repeat([]float32{nan}, len(s.theta))
+		BackwardLevels(s.Quantizer, levels, both, dthetaBoth, dy, s.x, s.theta)
+		requireBits(t, s.levels(s.x), levels)
+		requireBits(t, dx, both)
+		requireBits(t, dtheta, dthetaBoth)
 		none, dthetaNone := s.backward(make([]float32, len(dy)))
 		require.Equal(t, make([]float32, len(dy)), none)
 		if s.Theta().Kind == Learned {

@@ -10,6 +10,7 @@ import (
 
 var _ WeightQuantizer = (*lsq)(nil)
 var _ ActivationQuantizer = (*lsq)(nil)
+var _ LevelGradient = (*lsq)(nil)
 
 // lsq is uniform quantization with a learned step size s.
 //
@@ -112,7 +113,14 @@ func (q *lsq) Units(units, theta []float32) { copy(units, theta) }
 func (q *lsq) Backward(dx, dtheta, dy, x, theta []float32) {
 	eachChannel(q.channels, x, func(c, from, to int) {
 		u := q.uniform(theta[c], 0)
-		dtheta[c] = float32(q.factor * u.StepGradient(dx[from:to], dy[from:to], x[from:to], q.exact))
+		dtheta[c] = float32(q.factor * u.StepGradient(dx[from:to], nil, dy[from:to], x[from:to], q.exact))
+	})
+}
+
+func (q *lsq) BackwardLevels(levels, dx, dtheta, dy, x, theta []float32) {
+	eachChannel(q.channels, x, func(c, from, to int) {
+		u := q.uniform(theta[c], 0)
+		dtheta[c] = float32(q.factor * u.StepGradient(dx[from:to], levels[from:to], dy[from:to], x[from:to], q.exact))
 	})
 }
 

@@ -59,7 +59,7 @@ func TestLearnableVectors(t *testing.T) {
 		eachChannel(v.channels, x, func(ch, from, to int) {
 			u := format.uniform(scale[ch], int32(used[ch]))
 			u.Levels(levels[from:to], x[from:to])
-			steps[ch] = float32(u.StepGradient(dx[from:to], dy[from:to], x[from:to], false))
+			steps[ch] = float32(u.StepGradient(dx[from:to], nil, dy[from:to], x[from:to], false))
 			zeros[ch] = float32(used[ch])
 		})
 		v.requireLevels(t, levels, used)

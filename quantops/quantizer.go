@@ -63,6 +63,24 @@ type Quantizer interface {
 	Backward(dx, dtheta, dy, x, theta []float32)
 }
 
+// LevelGradient is a Quantizer that computes levels on the way to the gradients, which costs less than one after the other:
+// layers need both in their backward pass, since they keep neither.
+type LevelGradient interface {
+	Quantizer
+	// BackwardLevels is Backward and Levels.
+	BackwardLevels(levels, dx, dtheta, dy, x, theta []float32)
+}
+
+// BackwardLevels computes gradients and levels of any quantizer.
+func BackwardLevels(q Quantizer, levels, dx, dtheta, dy, x, theta []float32) {
+	if both, ok := q.(LevelGradient); ok {
+		both.BackwardLevels(levels, dx, dtheta, dy, x, theta)
+		return
+	}
+	q.Backward(dx, dtheta, dy, x, theta)
+	q.Levels(levels, x, theta)
+}
+
 // WeightQuantizer is a projection of weights that can be exported.
 type WeightQuantizer interface {
 	Quantizer

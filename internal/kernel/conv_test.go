@@ -427,7 +427,7 @@ func TestPinnedBits(t *testing.T) {
 			require.NoError(t, binary.Write(hash, binary.LittleEndian, v))
 		}
 		u := Uniform{0.01, -20, 30}
-		sum := u.StepGradient(p.y, dy, p.y, false)
+		sum := u.StepGradient(p.y, nil, dy, p.y, false)
 		require.NoError(t, binary.Write(hash, binary.LittleEndian, p.y))
 		require.NoError(t, binary.Write(hash, binary.LittleEndian, sum))
 		require.Equal(t, "9f55e8d24b329533", fmt.Sprintf("%x", hash.Sum64()))

@@ -7556,9 +7556,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func stepAVX2(lanes *float64, dx *float32, dy *float32, x *float32, n int, q *rounding, exact int)
+// func stepAVX2(lanes *float64, dx *float32, dy *float32, x *float32, n int, q *rounding, exact int, levels *float32)
 // Requires: AVX
-TEXT ·stepAVX2(SB), NOSPLIT, $0-56
+TEXT ·stepAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dx+8(FP), DI
 	MOVQ         dy+16(FP), SI
 	MOVQ         x+24(FP), DX
@@ -7576,6 +7576,8 @@ TEXT ·stepAVX2(SB), NOSPLIT, $0-56
 	VMOVUPD      64(BX), Y8
 	VMOVUPD      96(BX), Y9
 	MOVQ         exact+48(FP), R8
+	MOVQ         levels+56(FP), R9
+	VXORPS       Y0, Y0, Y0
 	XORQ         AX, AX
 
 loop:
@@ -7585,6 +7587,14 @@ loop:
 	VMINPS  Y2, Y14, Y2
 	VADDPS  Y15, Y2, Y2
 	VSUBPS  Y15, Y2, Y2
+	TESTQ   R9, R9
+	JE      unwanted0
+	VMAXPS  Y2, Y11, Y5
+	VMINPS  Y5, Y12, Y5
+	VADDPS  Y0, Y5, Y5
+	VMOVUPS Y5, (R9)(AX*4)
+
+unwanted0:
 	VSUBPS  Y1, Y2, Y3
 	TESTQ   R8, R8
 	JE      tested0
@@ -7611,10 +7621,18 @@ tested0:
 	VMINPS       Y2, Y14, Y2
 	VADDPS       Y15, Y2, Y2
 	VSUBPS       Y15, Y2, Y2
-	VSUBPS       Y1, Y2, Y3
-	TESTQ        R8, R8
-	JE           tested1
-	VMOVAPS      Y1, Y2
+	TESTQ        R9, R9
+	JE           unwanted1
+	VMAXPS       Y2, Y11, Y5
+	VMINPS       Y5, Y12, Y5
+	VADDPS       Y0, Y5, Y5
+	VMOVUPS      Y5, 32(R9)(AX*4)
+
+unwanted1:
+	VSUBPS  Y1, Y2, Y3
+	TESTQ   R8, R8
+	JE      tested1
+	VMOVAPS Y1, Y2
 
 tested1:
 	VCMPPS       $0x1e, Y12, Y2, Y4

@@ -2,7 +2,11 @@
 
 package kernel
 
-import "golang.org/x/sys/cpu"
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
 
 //go:generate go run -C _asm . -out kernel_amd64.s -stubs stubs_amd64.go -pkg kernel
 
@@ -148,13 +152,13 @@ func (q *rounding) gradientSIMD(dx, dy, x []float32) int {
 	return n
 }
 
-func (q *rounding) stepSIMD(lanes *[Lanes]float64, dx, dy, x []float32, exact bool) int {
+func (q *rounding) stepSIMD(lanes *[Lanes]float64, dx, levels, dy, x []float32, exact bool) int {
 	n, test := vectors(len(x)), 0
 	if exact {
 		test = 1
 	}
 	if n > 0 {
-		stepAVX2(&lanes[0], &dx[0], &dy[0], &x[0], n, q, test)
+		stepAVX2(&lanes[0], &dx[0], &dy[0], &x[0], n, q, test, unsafe.SliceData(levels))
 	}
 	return n
 }

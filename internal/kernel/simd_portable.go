@@ -30,7 +30,9 @@ func (q *rounding) levelsSIMD(y, x []float32) int { return 0 }
 
 func (q *rounding) gradientSIMD(dx, dy, x []float32) int { return 0 }
 
-func (q *rounding) stepSIMD(lanes *[Lanes]float64, dx, dy, x []float32, exact bool) int { return 0 }
+func (q *rounding) stepSIMD(lanes *[Lanes]float64, dx, levels, dy, x []float32, exact bool) int {
+	return 0
+}
 
 func laneSumsSIMD(lanes *[Lanes]float32, x []float32, n, step int) bool { return false }
 

@@ -69,10 +69,10 @@ func levelsAVX2(y *float32, x *float32, n int, q *rounding)
 //go:noescape
 func gradientAVX2(dx *float32, dy *float32, x *float32, n int, q *rounding)
 
-// stepAVX2 is rounding.stepChunk of n elements, a multiple of 16, adding to lanes; exact is 0 or 1.
+// stepAVX2 is rounding.stepChunk of n elements, a multiple of 16, adding to lanes; exact is 0 or 1, levels may be nil.
 //
 //go:noescape
-func stepAVX2(lanes *float64, dx *float32, dy *float32, x *float32, n int, q *rounding, exact int)
+func stepAVX2(lanes *float64, dx *float32, dy *float32, x *float32, n int, q *rounding, exact int, levels *float32)
 
 // laneSumsAVX2 adds to lanes n vectors of x, step floats apart, n being at least 1.
 //

@@ -34,6 +34,11 @@ func (q *rounding) round(x float32) (v, r float32) {
 // level is Level.
 func (q *rounding) level(x float32) float32 {
 	_, r := q.round(x)
+	return q.limit(r)
+}
+
+// limit brings a rounded number into the range.
+func (q *rounding) limit(r float32) float32 {
 	if r < q.low {
 		r = q.low
 	}
@@ -94,15 +99,20 @@ func (q *rounding) gradient(dx, dy, x []float32) {
 //	Σ dy · (round(v) - v inside the range, Low below, High above), v = x/Scale
 //
 // Terms are float32; they add up in float64 lane sums over each chunk, halved, chunks in order. Inside is decided on
-// the rounded level, or with exact on v itself (the closed interval Low ≤ v ≤ High).
-func (u *Uniform) StepGradient(dx, dy, x []float32, exact bool) float64 {
+// the rounded level, or with exact on v itself (the closed interval Low ≤ v ≤ High). Levels takes what [Uniform.Levels]
+// computes, where it is not nil.
+func (u *Uniform) StepGradient(dx, levels, dy, x []float32, exact bool) float64 {
 	q := u.rounding()
 	if len(x) <= chunk {
-		return 0 + q.stepChunk(dx[:len(x)], dy[:len(x)], x, exact)
+		return 0 + q.stepChunk(dx, levels, dy, x, exact)
 	}
 	shared, sums := q, make([]float64, ceil(len(x), chunk))
 	chunks(len(x), func(from, to int) {
-		sums[from/chunk] = shared.stepChunk(dx[from:to], dy[from:to], x[from:to], exact)
+		var part []float32
+		if levels != nil {
+			part = levels[from:to]
+		}
+		sums[from/chunk] = shared.stepChunk(dx[from:to], part, dy[from:to], x[from:to], exact)
 	})
 	total := 0.0
 	for _, s := range sums {
@@ -111,9 +121,13 @@ func (u *Uniform) StepGradient(dx, dy, x []float32, exact bool) float64 {
 	return total
 }
 
-func (q *rounding) stepChunk(dx, dy, x []float32, exact bool) float64 {
+func (q *rounding) stepChunk(dx, levels, dy, x []float32, exact bool) float64 {
 	var lanes [Lanes]float64
-	for i := q.stepSIMD(&lanes, dx, dy, x, exact); i < len(x); i++ {
+	dx, dy = dx[:len(x)], dy[:len(x)]
+	if levels != nil {
+		levels = levels[:len(x)]
+	}
+	for i := q.stepSIMD(&lanes, dx, levels, dy, x, exact); i < len(x); i++ {
 		v, r := q.round(x[i])
 		test := r
 		if exact {
@@ -128,6 +142,9 @@ func (q *rounding) stepChunk(dx, dy, x []float32, exact bool) float64 {
 		}
 		dx[i] = g
 		lanes[i%Lanes] += float64(dy[i] * slope)
+		if levels != nil {
+			levels[i] = q.limit(r)
+		}
 	}
 	return halve(&lanes)
 }

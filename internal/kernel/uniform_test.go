@@ -70,8 +70,15 @@ func TestStepGradientEqualsDefinition(t *testing.T) {
 				}
 				dy := random(stream, len(x))
 				dx, dxIntact := guarded(t, len(x))
-				got := u.StepGradient(dx, dy, x, exact)
+				levels, levelsIntact := guarded(t, len(x))
+				got := u.StepGradient(dx, levels, dy, x, exact)
 				dxIntact()
+				levelsIntact()
+				plain := make([]float32, len(x))
+				u.Levels(plain, x)
+				requireSame(t, plain, levels, fmt.Sprintf("%+v: levels", u))
+				require.Equal(t, got, u.StepGradient(plain, nil, dy, x, exact))
+				requireSame(t, dx, plain, fmt.Sprintf("%+v: gradient without levels", u))
 				total := 0.0
 				for from := 0; from < len(x); from += 4096 {
 					var lanes [Lanes]float64
@@ -110,7 +117,7 @@ func TestUniformNaN(t *testing.T) {
 			require.Equal(t, i == 3 || i == 37, y[i] != y[i], "%d", i)
 			require.Equal(t, i != 3 && i != 37, dx[i] == 1, "%d", i)
 		}
-		require.True(t, math.IsNaN(u.StepGradient(dx, onesLike(x), x, false)))
+		require.True(t, math.IsNaN(u.StepGradient(dx, nil, onesLike(x), x, false)))
 		require.Equal(t, onesLike(x), dx)
 	})
 }
@@ -132,8 +139,8 @@ var elementwiseKernels = []struct {
 	{"ReLUGradient", func(y, x, z []float32) float64 { ReLUGradient(y, x, z); return 0 }},
 	{"Levels", func(y, x, _ []float32) float64 { quantizers[2].Levels(y, x); return 0 }},
 	{"Gradient", func(y, x, z []float32) float64 { quantizers[2].Gradient(y, x, z); return 0 }},
-	{"StepGradient", func(y, x, z []float32) float64 { return quantizers[2].StepGradient(y, x, z, false) }},
-	{"StepGradient exact", func(y, x, z []float32) float64 { return quantizers[2].StepGradient(y, x, z, true) }},
+	{"StepGradient", func(y, x, z []float32) float64 { return quantizers[2].StepGradient(y, nil, x, z, false) }},
+	{"StepGradient exact", func(y, x, z []float32) float64 { return quantizers[2].StepGradient(y, nil, x, z, true) }},
 }
 
 // Every path gives the bits of the portable one for every length around whole vectors and chunks.

@@ -166,15 +166,25 @@ func addWide(x, y VecPhysical, half int) {
 
 func step() {
 	q := quantizer
-	loop("stepAVX2", "stepAVX2 is rounding.stepChunk of n elements, a multiple of 16, adding to lanes; exact is 0 or 1.",
-		"(lanes *float64, dx, dy, x *float32, n int, q *rounding, exact int)", []string{"dx", "dy", "x"},
+	loop("stepAVX2", "stepAVX2 is rounding.stepChunk of n elements, a multiple of 16, adding to lanes; exact is 0 or 1, levels may be nil.",
+		"(lanes *float64, dx, dy, x *float32, n int, q *rounding, exact int, levels *float32)", []string{"dx", "dy", "x"},
 		func() {
 			loadQuantizer()
 			eachWideSum(func(sum VecPhysical, at Mem) { VMOVUPD(at, sum) })
 			Load(Param("exact"), R8)
+			Load(Param("levels"), R9)
+			VXORPS(Y0, Y0, Y0)
 		},
 		func(at []Mem, half int) {
 			round(at[2], Y1, Y2)
+			unwanted := "unwanted" + string(rune('0'+half))
+			TESTQ(R9, R9)
+			JE(LabelRef(unwanted))
+			VMAXPS(Y2, q.low, Y5)
+			VMINPS(Y5, q.high, Y5)
+			VADDPS(Y0, Y5, Y5)
+			VMOVUPS(Y5, Mem{Base: R9, Index: RAX, Scale: 4, Disp: 32 * half})
+			Label(unwanted)
 			VSUBPS(Y1, Y2, Y3) // slope
 			tested := "tested" + string(rune('0'+half))
 			TESTQ(R8, R8)
