@@ -18,7 +18,7 @@ type Param struct {
 }
 
 // Data returns the elements, which the parameter shares.
-func (p *Param) Data() []float32 { return p.Value.Data().([]float32) }
+func (p *Param) Data() []float32 { return p.Value.Float32s() }
 
 // Project brings a learned parameter back into its range after an optimizer step.
 func (p *Param) Project() {

@@ -132,6 +132,9 @@ func (o *output) OverwritesInput() int                                  { return
 
 // floats returns the elements of a value.
 func floats(v gorgonia.Value) ([]float32, error) {
+	if d, ok := v.(*tensor.Dense); ok && d.Dtype() == tensor.Float32 {
+		return d.Float32s(), nil // Data would allocate
+	}
 	switch data := v.Data().(type) {
 	case []float32:
 		return data, nil
