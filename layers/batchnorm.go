@@ -254,7 +254,9 @@ func (f *normalize) finish(dx, x, dgamma, dbeta, gamma []float32) {
 	}
 	kernel.Parallel(len(f.products), func(i int) {
 		size := f.kernel.Size * kernel.Lanes
-		f.inputGradient(dx[i*size:][:size], dx[i*size:][:size], x[i*size:][:size], i%f.kernel.Channels)
+		plane := dx[i*size:][:size]
+		f.inputGradient(plane, plane, x[i*size:][:size], i%f.kernel.Channels)
+		kernel.ClearPadding(plane, f.kernel.Images-i/f.kernel.Channels*kernel.Lanes)
 	})
 }
 

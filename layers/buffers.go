@@ -8,7 +8,7 @@ import (
 // buffers are scratch memory of tasks, kept for reuse: a step allocates nothing once they have their size.
 var buffers scratch
 
-// scratch is a stock of buffers. It stays small: no more are made than are in use at a time.
+// scratch is a stock of buffers, as many of each size as threads have asked for. They stay for the next step, or network.
 type scratch struct {
 	sync.Mutex
 	free [][]float32

@@ -9,6 +9,13 @@
 // A [Network] outlives its graphs. Each [Pass] turns its parameters into the nodes of one graph: training with
 // surrogate gradients, calibration, which runs in floating point and lets the quantizers see their inputs, and evaluation.
 //
+// # Steps wait
+//
+// Memory is slower than arithmetic. Normalization, residual sums, rectifiers and quantizers of real numbers therefore wait
+// ([Value]) for the convolution or linear layer that takes them in, which does them block by block, in the cache, on the
+// way in, and once more on the way back; only its sums and the residual stream are kept. A layer that needs its input as
+// it is settles it first.
+//
 // # Evaluation is exact
 //
 // Between two quantizers an evaluation pass computes what the integer engine computes: convolutions run on

@@ -173,7 +173,7 @@ func (f *foldedLevels) channelGradient(channel int, du, dy, levels, w []float32,
 		behind += float64(float64(dy[i]) * float64(levels[i]))
 		du[i] = u * k
 	}
-	behind *= float64(unit) / float64(k)
+	behind = float64(behind * (float64(unit) / float64(k)))
 	return float32((through - behind) * f.inverse[channel])
 }
 

@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -90,27 +91,50 @@ func TestGradientsByDifferences(t *testing.T) {
 
 // Neither outputs nor gradients of the images feel what stands in lanes without an image.
 func TestPaddedLanesStayAway(t *testing.T) {
-	image := Shape{Channels: 2, Height: 4, Width: 4, Signed: true}
-	run := func(garbage float32) *probe {
-		l := Sequential{&Conv2D{Outputs: 3, Kernel: 3, Methods: methods("lsq:4", "lsq:4")}, ReLU{}, MaxPool2D{Window: 2}, Flatten{}, &Linear{Outputs: 2, Methods: methods("linear:4", "linear:4")}}
-		p := newProbe(t, l, image, 5)
-		p.params["conv1.input.step"].Data()[0] = 0.2
-		p.set(noise(5*image.Len(), 1), noise(5*p.out.Len(), 2))
-		for i := range p.input.Data() {
-			if i%kernel.Lanes >= 5 {
-				p.input.Data()[i] = garbage
+	conv := func() *Conv2D {
+		return &Conv2D{Outputs: 3, Kernel: 3, Pad: 1, Methods: methods("lsq:4", "lsq:4")}
+	}
+	for name, l := range map[string]func() Layer{
+		"pool":           func() Layer { return Sequential{conv(), ReLU{}, MaxPool2D{Window: 2}} },
+		"norm":           func() Layer { return Sequential{conv(), &BatchNorm{}, ReLU{}, conv(), &BatchNorm{}} },
+		"pool norm":      func() Layer { return Sequential{conv(), AvgPool2D{Window: 2}, &BatchNorm{}} },
+		"relu norm":      func() Layer { return Sequential{conv(), ReLU{}, &BatchNorm{}, conv()} },
+		"residual norm":  func() Layer { return Sequential{conv(), &Residual{Body: conv()}, &BatchNorm{}} },
+		"pre-activation": func() Layer { return Sequential{conv(), &Residual{Body: Sequential{&BatchNorm{}, ReLU{}, conv()}}} },
+	} {
+		root := func() Layer {
+			return Sequential{l(), Flatten{}, &Linear{Outputs: 2, Methods: methods("linear:4", "linear:4")}}
+		}
+		for _, images := range []int{5, 18} {
+			clean, dirty := runPadded(t, root(), images, 0), runPadded(t, root(), images, 1e3)
+			require.Equal(t, clean.output(), dirty.output(), name)
+			require.Equal(t, clean.gradient("x"), dirty.gradient("x"), name)
+			for param := range clean.gradients {
+				if param != "x" {
+					require.Equal(t, clean.gradient(param), dirty.gradient(param), "%s: %s", name, param)
+				}
 			}
-		}
-		p.run(t)
-		return p
-	}
-	clean, dirty := run(0), run(1e3)
-	require.Equal(t, clean.output(), dirty.output())
-	require.Equal(t, clean.gradient("x"), dirty.gradient("x"))
-	for name := range clean.gradients {
-		if name != "x" {
-			require.Equal(t, clean.gradient(name), dirty.gradient(name), name)
+			require.Equal(t, clean.params["fc1.input.range"].Data(), dirty.params["fc1.input.range"].Data(), name)
 		}
 	}
-	require.Equal(t, clean.params["fc1.input.range"].Data(), dirty.params["fc1.input.range"].Data())
+}
+
+// runPadded runs the layer on images whose padded lanes hold garbage.
+func runPadded(t *testing.T, l Layer, images int, garbage float32) *probe {
+	t.Helper()
+	in := Shape{Channels: 2, Height: 4, Width: 4, Signed: true}
+	p := newProbe(t, l, in, images)
+	for name, param := range p.params {
+		if strings.HasSuffix(name, ".input.step") {
+			param.Data()[0] = 0.2
+		}
+	}
+	p.set(noise(images*in.Len(), 1), noise(images*p.out.Len(), 2))
+	for i := range p.input.Data() {
+		if i/(in.Len()*kernel.Lanes)*kernel.Lanes+i%kernel.Lanes >= images {
+			p.input.Data()[i] = garbage
+		}
+	}
+	p.run(t)
+	return p
 }

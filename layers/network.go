@@ -31,6 +31,18 @@ func NewNetwork(root Layer, input Shape, seed uint64) (*Network, error) {
 	return &Network{Root: root, Input: input, Output: out}, nil
 }
 
+// TakesWinograd says whether Winograd has an effect on the network.
+func (n *Network) TakesWinograd() bool {
+	found := false
+	walk(n.Root, func(l Layer) {
+		if w, ok := l.(interface{ core() *weighted }); ok && w.core().winograd != nil {
+			_, applies := w.core().winograd(1)
+			found = found || applies
+		}
+	})
+	return found
+}
+
 // Params returns all parameters in the order of the layers.
 func (n *Network) Params() []*Param { return n.Root.Params() }
 

@@ -236,9 +236,7 @@ func (g *gradients) output(scratch []float32, block int) []float32 {
 	for c := range g.out.Channels {
 		g.after.inputGradient(scratch[c*plane:][:plane], dy[c*plane:], g.y[at+c*plane:][:plane], c)
 	}
-	if lanes := g.pass.Images - block*kernel.Lanes; lanes < kernel.Lanes {
-		kernel.ClearLanes(scratch[:g.outLen()], lanes)
-	}
+	kernel.ClearPadding(scratch[:g.outLen()], g.pass.Images-block*kernel.Lanes)
 	return scratch
 }
 

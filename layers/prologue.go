@@ -265,10 +265,13 @@ var _ quantops.Summing = (*transform)(nil)
 var _ quantops.Sharing = (*transform)(nil)
 
 func (f *transform) String() string {
-	if f.norm != nil {
+	switch {
+	case f.norm != nil:
 		return f.norm.name
+	case f.shortcut != nil:
+		return "residual sum"
 	}
-	return "sum"
+	return "relu"
 }
 
 // sharesGradient says whether the source's gradient is the shortcut's as well: a normalization changes it, unless a

@@ -12,6 +12,8 @@ var _ Layer = (*Residual)(nil)
 // Residual is y = Body(x) + Shortcut(x). The sum is a tensor of its own, wider than what convolutions take in: each
 // consumer quantizes it for itself (real numbers in training, fixed point of 24 bits in evaluation and on integers).
 //
+// To be trained, a shortcut with parameters has to begin with a layer that has some; beside a shortcut without any, the body.
+//
 // He et al., "Deep Residual Learning for Image Recognition", 2016.
 type Residual struct {
 	Body     Layer
@@ -55,19 +57,22 @@ func (l *Residual) Params() []*Param {
 
 // Forward adds the block to a pass.
 func (l *Residual) Forward(p *Pass, x Value) (Value, error) {
-	main, side, err := p.fork(x)
+	main, shortcut, err := p.fork(x)
 	if err != nil {
 		return Value{}, err
+	}
+	if l.Shortcut != nil && len(l.Shortcut.Params()) == 0 {
+		main, shortcut = shortcut, main
 	}
 	if main, err = l.Body.Forward(p, main); err != nil {
 		return Value{}, err
 	}
 	if l.Shortcut != nil {
-		if side, err = l.Shortcut.Forward(p, side); err != nil {
+		if shortcut, err = l.Shortcut.Forward(p, shortcut); err != nil {
 			return Value{}, err
 		}
 	}
-	return p.add(main, side)
+	return p.add(main, shortcut)
 }
 
 // Lower adds the block to an integer model.
@@ -88,7 +93,8 @@ func (l *Residual) Lower(b *integer.Builder, x integer.Value) (integer.Value, er
 	return b.Add(main, x)
 }
 
-// fork returns x twice. Sums that wait for a requantization are settled first, so that both see the same numbers.
+// fork returns x twice; in training a path from the side has to begin with learned parameters, or end in a sum with one
+// from main that has any. Sums that wait for a requantization are settled first, so that both see the same numbers.
 func (p *Pass) fork(x Value) (main, side Value, err error) {
 	if x.exact != nil {
 		x, err = p.widen(x, integer.WideBits, below(integer.WideBits))
@@ -99,11 +105,11 @@ func (p *Pass) fork(x Value) (main, side Value, err error) {
 		return x, x, err
 	}
 	if !waited {
-		shortcut, body, err := quantops.Fork(x.input())
-		return x.with(body, x.Shape), x.with(shortcut, x.Shape), err
+		first, second, err := quantops.Fork(x.input())
+		return x.with(first, x.Shape), x.with(second, x.Shape), err
 	}
-	body, err := quantops.Side(x.node)
-	return x.with(body, x.Shape), x.with(x.node, x.Shape), err
+	second, err := quantops.Side(x.node)
+	return x.with(x.node, x.Shape), x.with(second, x.Shape), err
 }
 
 // below allows integers that are smaller than 2^bits.

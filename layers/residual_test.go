@@ -19,6 +19,8 @@ func residualBlocks() map[string]*Residual {
 		"identity": {Body: body(1)},
 		"padding":  {Body: body(2), Shortcut: &PadShortcut{Stride: 2, Channels: 4}},
 		"conv":     {Body: body(2), Shortcut: &Conv2D{Outputs: 4, Kernel: 1, Stride: 2}},
+		"pooled":   {Body: Sequential{AvgPool2D{Window: 3, Stride: 1, Pad: 1}, &Conv2D{Outputs: 4, Kernel: 3, Pad: 1}}},
+		"first":    {Body: Sequential{&Residual{Body: body(1)}, &Conv2D{Outputs: 4, Kernel: 1}}},
 		"nested":   {Body: Sequential{&Conv2D{Outputs: 4, Kernel: 1}, &Residual{Body: body(1)}, &Residual{Body: body(1)}}},
 	}
 }

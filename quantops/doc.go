@@ -22,6 +22,6 @@
 //
 // # Graphs
 //
-// Quantizers work on plain slices and know no graph. op.go alone knows gorgonia.Op: it adapts any [Function],
+// Quantizers work on plain slices and know no graph. op.go and fork.go alone know gorgonia.Op: they adapt any [Function],
 // quantizers and layers alike, to a Gorgonia graph. [FakeQuantize] puts a quantizer into a graph of one's own.
 package quantops

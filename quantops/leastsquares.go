@@ -51,7 +51,8 @@ func (c codes) squaredError(counts *[histogramBins]int64, reach, step float64) f
 			continue
 		}
 		v := (float64(i) + 0.5 - histogramBins/2) * (2 * reach / histogramBins)
-		d := v - min(max(math.RoundToEven(v/step), float64(c.min)), float64(c.max))*step
+		level := min(max(math.RoundToEven(v/step), float64(c.min)), float64(c.max))
+		d := v - float64(level*step)
 		sum += float64(float64(n) * float64(d*d))
 	}
 	return sum

@@ -106,6 +106,9 @@ func (e *Experiment) Check() error {
 	if e.Config.FreezeBN > 0 && len(batchNorms(network.Root)) == 0 {
 		return usagef("train: freeze_bn %d: %s has no batch normalization", e.Config.FreezeBN, e.Config.Model)
 	}
+	if e.Config.Winograd && !network.TakesWinograd() {
+		return usagef("train: winograd: %s has no 3x3 convolution of stride 1 between 32 channels or more", e.Config.Model)
+	}
 	if err := e.loadTeacher(network); err != nil {
 		return err
 	}
@@ -343,7 +346,7 @@ func (e *Experiment) finish(network *layers.Network) (*Result, error) {
 	return r, r.save(e.path(ResultFile))
 }
 
-// floatBytes is the size of all weights and biases as float32.
+// floatBytes is the size of all weights, biases and statistics of batch normalization as float32.
 func floatBytes(network *layers.Network) int {
 	bytes := 0
 	for _, p := range network.Params() {

@@ -253,7 +253,7 @@ func TestInitialCheckpointIsCheckedFirst(t *testing.T) {
 	c.Params = slices.DeleteFunc(c.Params, func(p Tensor) bool { return p.Name == "fc1.bias" })
 	require.NoError(t, c.Save(narrow))
 	for _, c := range []struct{ init, hash, want string }{
-		{filepath.Join(other, "missing"), "", "train: stat " + filepath.Join(other, "missing") + ": no such file or directory"},
+		{filepath.Join(other, "missing"), "", "train: there is no " + filepath.Join(other, "missing") + ", which the run starts from: want a run folder, a checkpoint, a PyTorch or a safetensors file"},
 		{corrupt, "", "train: checkpoint: it is not a whole safetensors file: "},
 		{narrow, "", `train: checkpoint: it has no parameter "fc1.bias" (` + narrow + ")"},
 		{narrow, "00", "train: " + narrow + " is not the file that the run was started from: its SHA-256 is "},

@@ -3,7 +3,9 @@ package train
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -25,6 +27,9 @@ func (s source) read(run string) (path string, data []byte, err error) {
 		return "", nil, err
 	}
 	if data, err = readRegular(path, "checkpoint", maxCheckpoint); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("train: there is no %s, which the run %s: want a run folder, a checkpoint, a PyTorch or a safetensors file", path, s.takes)
+		}
 		return "", nil, err
 	}
 	if sameFile(path, filepath.Join(run, CheckpointFile)) {

@@ -127,7 +127,7 @@ func (b *benchCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&b.peer, "peer", "", "Python script to compare training steps with")
 	f.StringVar(&b.python, "python", "/usr/bin/python3", "interpreter of --peer")
 	f.IntVar(&b.rounds, "rounds", 3, "how often --peer takes its turn")
-	f.BoolVar(&b.winograd, "winograd", false, "train 3x3 convolutions of 32 channels and more by Winograd's F(2x2,3x3)")
+	f.BoolVar(&b.winograd, "winograd", false, "train 3x3 convolutions of stride 1 between 32 channels or more by Winograd's F(2x2,3x3)")
 	f.BoolVar(&b.json, "json", false, "print JSON")
 }
 
@@ -169,8 +169,12 @@ func (b *benchCommand) check(f *pflag.FlagSet) error {
 	if b.methods.Activations, err = quantops.Parse(b.acts); err != nil {
 		return fmt.Errorf("--acts: %w", err)
 	}
-	if _, err := b.network(b.model, quantizedTraining); err != nil { // a method may not do for the layers
+	network, err := b.network(b.model, quantizedTraining)
+	if err != nil { // a method may not do for the layers
 		return err
+	}
+	if b.winograd && !network.Winograd && b.peer == "" {
+		return usagef("bench: --winograd: %s has no 3x3 convolution of stride 1 between 32 channels or more", b.model)
 	}
 	return b.checkPeer(f)
 }
@@ -198,10 +202,11 @@ func (b *benchCommand) network(model string, s benchStep) (*layers.Network, erro
 		o.Methods, o.EdgeBits = b.methods, train.DefaultConfig().EdgeBits
 	}
 	network, err := models.New(model, o)
-	if err == nil {
-		network.Winograd = b.winograd
+	if err != nil {
+		return nil, err
 	}
-	return network, err
+	network.Winograd = b.winograd && network.TakesWinograd()
+	return network, nil
 }
 
 // report measures every kind of step.

@@ -52,7 +52,7 @@ func TestBenchJSON(t *testing.T) {
 	delete(report, "peak_gflop_per_second")
 	delete(report, "results")
 	require.Equal(t, map[string]any{
-		"model": "lenet5", "image": "1x28x28", "batch": 16.0, "threads": 1.0, "steps": 1.0, "weights": "lsq:2", "acts": "linear:8",
+		"model": "lenet5", "image": "1x28x28", "batch": 16.0, "threads": 1.0, "steps": 1.0, "weights": "lsq:2", "acts": "linear:8", "winograd": false,
 		"instructions": kernel.Path(), "multiply_adds_per_image": 416520.0,
 	}, report)
 
@@ -164,7 +164,7 @@ func TestBenchPeer(t *testing.T) {
 	require.NoError(t, os.Remove(calls))
 	stdout, _ := succeed(t, strings.Fields(args)...)
 	require.Contains(t, stdout, "medians of 3 rounds of 1 steps, 1 threads, weights lsq:4, activations lsq:4, "+kernel.Path())
-	require.Regexp(t, `(?m)^ *lenet5 +4( +[0-9.]+){2}( +2000\.5){3}( +\d+\.\d\d){3}$`, stdout)
+	require.Regexp(t, `(?m)^ *lenet5 +4( +[0-9.]+){2}( +2000\.5){3}( +\d+\.\d\d){4}$`, stdout)
 }
 
 // A net whose model is not there is skipped, and the reader told.

@@ -99,7 +99,7 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&t.acts, "acts", c.Acts.String(), "method of the activations")
 	f.IntVar(&c.EdgeBits, "edge-bits", c.EdgeBits, "bits of the first and the last layer; 0 for those of the others")
 	f.BoolVar(&c.FoldBN, "fold-bn", c.FoldBN, "quantize weights as the batch normalization after them scales them (running statistics), in the quantized network")
-	f.BoolVar(&c.Winograd, "winograd", c.Winograd, "train 3x3 convolutions of 32 channels and more by Winograd's F(2x2,3x3): faster, other bits (the same on every machine)")
+	f.BoolVar(&c.Winograd, "winograd", c.Winograd, "train 3x3 convolutions of stride 1 between 32 channels or more by Winograd's F(2x2,3x3): faster, other bits (the same on every machine)")
 	f.Uint64Var(&c.Seed, "seed", c.Seed, "seed of initial weights and image order")
 	f.IntVar(&c.Float.Epochs, "float-epochs", c.Float.Epochs, "epochs of the float network")
 	f.IntVar(&c.Quantized.Epochs, "epochs", c.Quantized.Epochs, "epochs of the quantized network")
@@ -305,7 +305,10 @@ func printResult(w io.Writer, folder string, r *train.Result) error {
 	if r.Accuracy.Integer != nil {
 		fmt.Fprintf(w, "  goqat predict %s image.png\n", quote(filepath.Join(folder, train.ModelFile)))
 	}
-	_, err := fmt.Fprintln(w, "  goqat train --weights lsq:2 --acts lsq:2")
+	if r.Accuracy.FakeQuant == nil {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "  goqat train --model %s --data %s --init %s --float-epochs 0 --weights lsq:2 --acts lsq:2\n", r.Model, r.Data, quote(folder))
 	return err
 }
 

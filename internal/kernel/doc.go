@@ -23,6 +23,8 @@
 //   - sums over elements that are not convolutions (bias and quantizer gradients, losses, statistics) keep sixteen
 //     lane sums over a chunk in order, halve them, and add chunks in order; their documentation says in which precision.
 //
+// [Winograd] adds up in an order of its own, which its documentation gives.
+//
 // A NaN comes out where one is due, but which of its bit patterns is left open.
 //
 // # Paths

@@ -41,9 +41,12 @@ func halve[F float32 | float64](v *[Lanes]F) F {
 	return v[0]
 }
 
-// ClearLanes makes every lane from the given one on zero: those of a last block that hold no image.
-func ClearLanes(x []float32, from int) {
+// ClearPadding makes the lanes of a block that hold no image zero, images being how many there are from its first on.
+func ClearPadding(x []float32, images int) {
+	if images >= Lanes {
+		return
+	}
 	for i := 0; i < len(x); i += Lanes {
-		clear(x[i+from : i+Lanes])
+		clear(x[i+images : i+Lanes])
 	}
 }
