@@ -7424,7 +7424,7 @@ group:
 	RET
 
 // func reluAVX2(y *float32, x *float32, n int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·reluAVX2(SB), NOSPLIT, $0-24
 	MOVQ   y+0(FP), DI
 	MOVQ   x+8(FP), SI
@@ -7433,18 +7433,20 @@ TEXT ·reluAVX2(SB), NOSPLIT, $0-24
 	XORQ   AX, AX
 
 loop:
-	VMAXPS  (SI)(AX*4), Y0, Y1
-	VMOVUPS Y1, (DI)(AX*4)
-	VMAXPS  32(SI)(AX*4), Y0, Y1
-	VMOVUPS Y1, 32(DI)(AX*4)
-	ADDQ    $0x10, AX
-	CMPQ    AX, CX
-	JB      loop
+	PREFETCHT0 1536(DI)(AX*4)
+	PREFETCHT0 1536(SI)(AX*4)
+	VMAXPS     (SI)(AX*4), Y0, Y1
+	VMOVUPS    Y1, (DI)(AX*4)
+	VMAXPS     32(SI)(AX*4), Y0, Y1
+	VMOVUPS    Y1, 32(DI)(AX*4)
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
 	VZEROUPPER
 	RET
 
 // func reluGradientAVX2(dx *float32, dy *float32, x *float32, n int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·reluGradientAVX2(SB), NOSPLIT, $0-32
 	MOVQ   dx+0(FP), DI
 	MOVQ   dy+8(FP), SI
@@ -7454,22 +7456,25 @@ TEXT ·reluGradientAVX2(SB), NOSPLIT, $0-32
 	XORQ   AX, AX
 
 loop:
-	VMOVUPS (DX)(AX*4), Y1
-	VCMPPS  $0x1e, Y0, Y1, Y1
-	VANDPS  (SI)(AX*4), Y1, Y1
-	VMOVUPS Y1, (DI)(AX*4)
-	VMOVUPS 32(DX)(AX*4), Y1
-	VCMPPS  $0x1e, Y0, Y1, Y1
-	VANDPS  32(SI)(AX*4), Y1, Y1
-	VMOVUPS Y1, 32(DI)(AX*4)
-	ADDQ    $0x10, AX
-	CMPQ    AX, CX
-	JB      loop
+	PREFETCHT0 1536(DI)(AX*4)
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 1536(DX)(AX*4)
+	VMOVUPS    (DX)(AX*4), Y1
+	VCMPPS     $0x1e, Y0, Y1, Y1
+	VANDPS     (SI)(AX*4), Y1, Y1
+	VMOVUPS    Y1, (DI)(AX*4)
+	VMOVUPS    32(DX)(AX*4), Y1
+	VCMPPS     $0x1e, Y0, Y1, Y1
+	VANDPS     32(SI)(AX*4), Y1, Y1
+	VMOVUPS    Y1, 32(DI)(AX*4)
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
 	VZEROUPPER
 	RET
 
 // func levelsAVX2(y *float32, x *float32, n int, q *rounding)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·levelsAVX2(SB), NOSPLIT, $0-32
 	MOVQ         y+0(FP), DI
 	MOVQ         x+8(FP), SI
@@ -7485,34 +7490,36 @@ TEXT ·levelsAVX2(SB), NOSPLIT, $0-32
 	XORQ         AX, AX
 
 loop:
-	VMOVUPS (SI)(AX*4), Y1
-	VDIVPS  Y10, Y1, Y1
-	VMAXPS  Y1, Y13, Y2
-	VMINPS  Y2, Y14, Y2
-	VADDPS  Y15, Y2, Y2
-	VSUBPS  Y15, Y2, Y2
-	VMAXPS  Y2, Y11, Y2
-	VMINPS  Y2, Y12, Y2
-	VADDPS  Y0, Y2, Y2
-	VMOVUPS Y2, (DI)(AX*4)
-	VMOVUPS 32(SI)(AX*4), Y1
-	VDIVPS  Y10, Y1, Y1
-	VMAXPS  Y1, Y13, Y2
-	VMINPS  Y2, Y14, Y2
-	VADDPS  Y15, Y2, Y2
-	VSUBPS  Y15, Y2, Y2
-	VMAXPS  Y2, Y11, Y2
-	VMINPS  Y2, Y12, Y2
-	VADDPS  Y0, Y2, Y2
-	VMOVUPS Y2, 32(DI)(AX*4)
-	ADDQ    $0x10, AX
-	CMPQ    AX, CX
-	JB      loop
+	PREFETCHT0 1536(DI)(AX*4)
+	PREFETCHT0 1536(SI)(AX*4)
+	VMOVUPS    (SI)(AX*4), Y1
+	VDIVPS     Y10, Y1, Y1
+	VMAXPS     Y1, Y13, Y2
+	VMINPS     Y2, Y14, Y2
+	VADDPS     Y15, Y2, Y2
+	VSUBPS     Y15, Y2, Y2
+	VMAXPS     Y2, Y11, Y2
+	VMINPS     Y2, Y12, Y2
+	VADDPS     Y0, Y2, Y2
+	VMOVUPS    Y2, (DI)(AX*4)
+	VMOVUPS    32(SI)(AX*4), Y1
+	VDIVPS     Y10, Y1, Y1
+	VMAXPS     Y1, Y13, Y2
+	VMINPS     Y2, Y14, Y2
+	VADDPS     Y15, Y2, Y2
+	VSUBPS     Y15, Y2, Y2
+	VMAXPS     Y2, Y11, Y2
+	VMINPS     Y2, Y12, Y2
+	VADDPS     Y0, Y2, Y2
+	VMOVUPS    Y2, 32(DI)(AX*4)
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
 	VZEROUPPER
 	RET
 
 // func gradientAVX2(dx *float32, dy *float32, x *float32, n int, q *rounding)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·gradientAVX2(SB), NOSPLIT, $0-40
 	MOVQ         dx+0(FP), DI
 	MOVQ         dy+8(FP), SI
@@ -7528,36 +7535,39 @@ TEXT ·gradientAVX2(SB), NOSPLIT, $0-40
 	XORQ         AX, AX
 
 loop:
-	VMOVUPS (DX)(AX*4), Y1
-	VDIVPS  Y10, Y1, Y1
-	VMAXPS  Y1, Y13, Y2
-	VMINPS  Y2, Y14, Y2
-	VADDPS  Y15, Y2, Y2
-	VSUBPS  Y15, Y2, Y2
-	VCMPPS  $0x1d, Y11, Y2, Y3
-	VCMPPS  $0x12, Y12, Y2, Y4
-	VANDPS  Y4, Y3, Y3
-	VANDPS  (SI)(AX*4), Y3, Y3
-	VMOVUPS Y3, (DI)(AX*4)
-	VMOVUPS 32(DX)(AX*4), Y1
-	VDIVPS  Y10, Y1, Y1
-	VMAXPS  Y1, Y13, Y2
-	VMINPS  Y2, Y14, Y2
-	VADDPS  Y15, Y2, Y2
-	VSUBPS  Y15, Y2, Y2
-	VCMPPS  $0x1d, Y11, Y2, Y3
-	VCMPPS  $0x12, Y12, Y2, Y4
-	VANDPS  Y4, Y3, Y3
-	VANDPS  32(SI)(AX*4), Y3, Y3
-	VMOVUPS Y3, 32(DI)(AX*4)
-	ADDQ    $0x10, AX
-	CMPQ    AX, CX
-	JB      loop
+	PREFETCHT0 1536(DI)(AX*4)
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 1536(DX)(AX*4)
+	VMOVUPS    (DX)(AX*4), Y1
+	VDIVPS     Y10, Y1, Y1
+	VMAXPS     Y1, Y13, Y2
+	VMINPS     Y2, Y14, Y2
+	VADDPS     Y15, Y2, Y2
+	VSUBPS     Y15, Y2, Y2
+	VCMPPS     $0x1d, Y11, Y2, Y3
+	VCMPPS     $0x12, Y12, Y2, Y4
+	VANDPS     Y4, Y3, Y3
+	VANDPS     (SI)(AX*4), Y3, Y3
+	VMOVUPS    Y3, (DI)(AX*4)
+	VMOVUPS    32(DX)(AX*4), Y1
+	VDIVPS     Y10, Y1, Y1
+	VMAXPS     Y1, Y13, Y2
+	VMINPS     Y2, Y14, Y2
+	VADDPS     Y15, Y2, Y2
+	VSUBPS     Y15, Y2, Y2
+	VCMPPS     $0x1d, Y11, Y2, Y3
+	VCMPPS     $0x12, Y12, Y2, Y4
+	VANDPS     Y4, Y3, Y3
+	VANDPS     32(SI)(AX*4), Y3, Y3
+	VMOVUPS    Y3, 32(DI)(AX*4)
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
 	VZEROUPPER
 	RET
 
 // func stepAVX2(lanes *float64, dx *float32, dy *float32, x *float32, n int, q *rounding, exact int, levels *float32)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·stepAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dx+8(FP), DI
 	MOVQ         dy+16(FP), SI
@@ -7581,18 +7591,21 @@ TEXT ·stepAVX2(SB), NOSPLIT, $0-64
 	XORQ         AX, AX
 
 loop:
-	VMOVUPS (DX)(AX*4), Y1
-	VDIVPS  Y10, Y1, Y1
-	VMAXPS  Y1, Y13, Y2
-	VMINPS  Y2, Y14, Y2
-	VADDPS  Y15, Y2, Y2
-	VSUBPS  Y15, Y2, Y2
-	TESTQ   R9, R9
-	JE      unwanted0
-	VMAXPS  Y2, Y11, Y5
-	VMINPS  Y5, Y12, Y5
-	VADDPS  Y0, Y5, Y5
-	VMOVUPS Y5, (R9)(AX*4)
+	PREFETCHT0 1536(DI)(AX*4)
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 1536(DX)(AX*4)
+	VMOVUPS    (DX)(AX*4), Y1
+	VDIVPS     Y10, Y1, Y1
+	VMAXPS     Y1, Y13, Y2
+	VMINPS     Y2, Y14, Y2
+	VADDPS     Y15, Y2, Y2
+	VSUBPS     Y15, Y2, Y2
+	TESTQ      R9, R9
+	JE         unwanted0
+	VMAXPS     Y2, Y11, Y5
+	VMINPS     Y5, Y12, Y5
+	VADDPS     Y0, Y5, Y5
+	VMOVUPS    Y5, (R9)(AX*4)
 
 unwanted0:
 	VSUBPS  Y1, Y2, Y3
@@ -7683,7 +7696,7 @@ loop:
 	RET
 
 // func scanAVX2(e *extremes, x *float32, n int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·scanAVX2(SB), NOSPLIT, $0-24
 	MOVQ    x+8(FP), DI
 	MOVQ    n+16(FP), CX
@@ -7697,26 +7710,27 @@ TEXT ·scanAVX2(SB), NOSPLIT, $0-24
 	XORQ    AX, AX
 
 loop:
-	VMOVUPS (DI)(AX*4), Y6
-	VMINPS  Y0, Y6, Y0
-	VMAXPS  Y2, Y6, Y2
-	VCMPPS  $0x03, Y6, Y6, Y7
-	VORPS   Y7, Y4, Y4
-	VMOVUPS 32(DI)(AX*4), Y6
-	VMINPS  Y1, Y6, Y1
-	VMAXPS  Y3, Y6, Y3
-	VCMPPS  $0x03, Y6, Y6, Y7
-	VORPS   Y7, Y5, Y5
-	ADDQ    $0x10, AX
-	CMPQ    AX, CX
-	JB      loop
-	MOVQ    e+0(FP), BX
-	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, 32(BX)
-	VMOVUPS Y2, 64(BX)
-	VMOVUPS Y3, 96(BX)
-	VMOVUPS Y4, 128(BX)
-	VMOVUPS Y5, 160(BX)
+	PREFETCHT0 1536(DI)(AX*4)
+	VMOVUPS    (DI)(AX*4), Y6
+	VMINPS     Y0, Y6, Y0
+	VMAXPS     Y2, Y6, Y2
+	VCMPPS     $0x03, Y6, Y6, Y7
+	VORPS      Y7, Y4, Y4
+	VMOVUPS    32(DI)(AX*4), Y6
+	VMINPS     Y1, Y6, Y1
+	VMAXPS     Y3, Y6, Y3
+	VCMPPS     $0x03, Y6, Y6, Y7
+	VORPS      Y7, Y5, Y5
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
+	MOVQ       e+0(FP), BX
+	VMOVUPS    Y0, (BX)
+	VMOVUPS    Y1, 32(BX)
+	VMOVUPS    Y2, 64(BX)
+	VMOVUPS    Y3, 96(BX)
+	VMOVUPS    Y4, 128(BX)
+	VMOVUPS    Y5, 160(BX)
 	VZEROUPPER
 	RET
 
@@ -7758,7 +7772,7 @@ done:
 	RET
 
 // func finiteAVX2(x *float32, n int) (all bool)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·finiteAVX2(SB), NOSPLIT, $0-17
 	MOVQ   x+0(FP), DI
 	MOVQ   n+8(FP), CX
@@ -7766,22 +7780,23 @@ TEXT ·finiteAVX2(SB), NOSPLIT, $0-17
 	XORQ   AX, AX
 
 loop:
-	VMOVUPS (DI)(AX*4), Y1
-	VSUBPS  Y1, Y1, Y1
-	VORPS   Y1, Y0, Y0
-	VMOVUPS 32(DI)(AX*4), Y1
-	VSUBPS  Y1, Y1, Y1
-	VORPS   Y1, Y0, Y0
-	ADDQ    $0x10, AX
-	CMPQ    AX, CX
-	JB      loop
-	VPTEST  Y0, Y0
-	SETEQ   all+16(FP)
+	PREFETCHT0 1536(DI)(AX*4)
+	VMOVUPS    (DI)(AX*4), Y1
+	VSUBPS     Y1, Y1, Y1
+	VORPS      Y1, Y0, Y0
+	VMOVUPS    32(DI)(AX*4), Y1
+	VSUBPS     Y1, Y1, Y1
+	VORPS      Y1, Y0, Y0
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
+	VPTEST     Y0, Y0
+	SETEQ      all+16(FP)
 	VZEROUPPER
 	RET
 
 // func absolutesAVX2(lanes *float64, x *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·absolutesAVX2(SB), NOSPLIT, $0-24
 	MOVQ     x+8(FP), DI
 	MOVQ     n+16(FP), CX
@@ -7795,6 +7810,7 @@ TEXT ·absolutesAVX2(SB), NOSPLIT, $0-24
 	XORQ     AX, AX
 
 loop:
+	PREFETCHT0   1536(DI)(AX*4)
 	VANDPS       (DI)(AX*4), Y0, Y1
 	VCVTPS2PD    X1, Y2
 	VADDPD       Y2, Y6, Y6
@@ -7819,7 +7835,7 @@ loop:
 	RET
 
 // func affineAVX2(y *float32, x *float32, n int, scale float32, offset float32)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·affineAVX2(SB), NOSPLIT, $0-32
 	MOVQ         y+0(FP), DI
 	MOVQ         x+8(FP), SI
@@ -7829,6 +7845,8 @@ TEXT ·affineAVX2(SB), NOSPLIT, $0-32
 	XORQ         AX, AX
 
 loop:
+	PREFETCHT0  1536(DI)(AX*4)
+	PREFETCHT0  1536(SI)(AX*4)
 	VMOVUPS     (SI)(AX*4), Y2
 	VFMADD213PS Y1, Y0, Y2
 	VMOVUPS     Y2, (DI)(AX*4)
@@ -7842,7 +7860,7 @@ loop:
 	RET
 
 // func inputGradientAVX2(dx *float32, dy *float32, x *float32, n int, scale float32, slope float32, offset float32)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·inputGradientAVX2(SB), NOSPLIT, $0-44
 	MOVQ         dx+0(FP), DI
 	MOVQ         dy+8(FP), SI
@@ -7854,6 +7872,9 @@ TEXT ·inputGradientAVX2(SB), NOSPLIT, $0-44
 	XORQ         AX, AX
 
 loop:
+	PREFETCHT0  1536(DI)(AX*4)
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  1536(DX)(AX*4)
 	VMOVUPS     (DX)(AX*4), Y3
 	VFMADD213PS Y2, Y1, Y3
 	VFMADD231PS (SI)(AX*4), Y0, Y3
@@ -7869,7 +7890,7 @@ loop:
 	RET
 
 // func sumSquaresAVX2(sum *float32, squares *float32, x *float32, n int, origin float32)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-36
 	MOVQ         x+16(FP), DI
 	MOVQ         n+24(FP), CX
@@ -7883,30 +7904,31 @@ TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-36
 	XORQ         AX, AX
 
 loop:
-	VMOVUPS (DI)(AX*4), Y5
-	VSUBPS  Y4, Y5, Y5
-	VADDPS  Y5, Y0, Y0
-	VMULPS  Y5, Y5, Y5
-	VADDPS  Y5, Y2, Y2
-	VMOVUPS 32(DI)(AX*4), Y5
-	VSUBPS  Y4, Y5, Y5
-	VADDPS  Y5, Y1, Y1
-	VMULPS  Y5, Y5, Y5
-	VADDPS  Y5, Y3, Y3
-	ADDQ    $0x10, AX
-	CMPQ    AX, CX
-	JB      loop
-	MOVQ    sum+0(FP), BX
-	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, 32(BX)
-	MOVQ    squares+8(FP), BX
-	VMOVUPS Y2, (BX)
-	VMOVUPS Y3, 32(BX)
+	PREFETCHT0 1536(DI)(AX*4)
+	VMOVUPS    (DI)(AX*4), Y5
+	VSUBPS     Y4, Y5, Y5
+	VADDPS     Y5, Y0, Y0
+	VMULPS     Y5, Y5, Y5
+	VADDPS     Y5, Y2, Y2
+	VMOVUPS    32(DI)(AX*4), Y5
+	VSUBPS     Y4, Y5, Y5
+	VADDPS     Y5, Y1, Y1
+	VMULPS     Y5, Y5, Y5
+	VADDPS     Y5, Y3, Y3
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
+	MOVQ       sum+0(FP), BX
+	VMOVUPS    Y0, (BX)
+	VMOVUPS    Y1, 32(BX)
+	MOVQ       squares+8(FP), BX
+	VMOVUPS    Y2, (BX)
+	VMOVUPS    Y3, 32(BX)
 	VZEROUPPER
 	RET
 
 // func sumProductsAVX2(sum *float32, product *float32, dy *float32, x *float32, n int, mean float32)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·sumProductsAVX2(SB), NOSPLIT, $0-44
 	MOVQ         dy+16(FP), DI
 	MOVQ         x+24(FP), SI
@@ -7921,27 +7943,29 @@ TEXT ·sumProductsAVX2(SB), NOSPLIT, $0-44
 	XORQ         AX, AX
 
 loop:
-	VMOVUPS (DI)(AX*4), Y5
-	VADDPS  Y5, Y0, Y0
-	VMOVUPS (SI)(AX*4), Y6
-	VSUBPS  Y4, Y6, Y6
-	VMULPS  Y6, Y5, Y5
-	VADDPS  Y5, Y2, Y2
-	VMOVUPS 32(DI)(AX*4), Y5
-	VADDPS  Y5, Y1, Y1
-	VMOVUPS 32(SI)(AX*4), Y6
-	VSUBPS  Y4, Y6, Y6
-	VMULPS  Y6, Y5, Y5
-	VADDPS  Y5, Y3, Y3
-	ADDQ    $0x10, AX
-	CMPQ    AX, CX
-	JB      loop
-	MOVQ    sum+0(FP), BX
-	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, 32(BX)
-	MOVQ    product+8(FP), BX
-	VMOVUPS Y2, (BX)
-	VMOVUPS Y3, 32(BX)
+	PREFETCHT0 1536(DI)(AX*4)
+	PREFETCHT0 1536(SI)(AX*4)
+	VMOVUPS    (DI)(AX*4), Y5
+	VADDPS     Y5, Y0, Y0
+	VMOVUPS    (SI)(AX*4), Y6
+	VSUBPS     Y4, Y6, Y6
+	VMULPS     Y6, Y5, Y5
+	VADDPS     Y5, Y2, Y2
+	VMOVUPS    32(DI)(AX*4), Y5
+	VADDPS     Y5, Y1, Y1
+	VMOVUPS    32(SI)(AX*4), Y6
+	VSUBPS     Y4, Y6, Y6
+	VMULPS     Y6, Y5, Y5
+	VADDPS     Y5, Y3, Y3
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
+	MOVQ       sum+0(FP), BX
+	VMOVUPS    Y0, (BX)
+	VMOVUPS    Y1, 32(BX)
+	MOVQ       product+8(FP), BX
+	VMOVUPS    Y2, (BX)
+	VMOVUPS    Y3, 32(BX)
 	VZEROUPPER
 	RET
 
