@@ -3,7 +3,6 @@ package layers
 import (
 	"fmt"
 	"math"
-	"runtime"
 
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/internal/kernel"
@@ -311,7 +310,7 @@ func (f *requantize) Forward(y []float32, x [][]float32) error {
 	switch {
 	case f.sums == nil:
 		f.finish(y, x, kernel.Parallel)
-	case f.byBlocks():
+	case f.sums.layer.byBlocks(f.blocks): // so that sums are requantized in the second cache
 		in, out := len(x[0])/f.blocks, len(y)/f.blocks
 		kernel.Parallel(f.blocks, func(block int) {
 			f.compute(y[block*out:][:out], x[0][block*in:][:in], f.one, inOrder)
@@ -320,13 +319,6 @@ func (f *requantize) Forward(y []float32, x [][]float32) error {
 		f.compute(y, x[0], f.plan, kernel.Parallel)
 	}
 	return nil
-}
-
-// byBlocks says whether sums can be computed block by block, so that they are requantized in the second cache, with
-// enough blocks for all threads.
-func (f *requantize) byBlocks() bool {
-	threads := runtime.GOMAXPROCS(0)
-	return f.sums.layer.apart && (f.blocks%threads == 0 || f.blocks >= 4*threads)
 }
 
 // inOrder is Parallel on the calling thread.

@@ -67,10 +67,10 @@ func (f *product) biasOf(x [][]float32) []float32 {
 	return x[len(x)-1]
 }
 
-// byBlocks says whether there is a block, or several, for each thread.
-func (f *product) byBlocks() bool {
-	blocks, threads := f.pass.Blocks(), runtime.GOMAXPROCS(0)
-	return f.apart && (blocks%threads == 0 || blocks >= 4*threads)
+// byBlocks says whether the layer had better go block by block: there is one, or several, for each thread.
+func (w *weighted) byBlocks(blocks int) bool {
+	threads := runtime.GOMAXPROCS(0)
+	return w.apart && (blocks%threads == 0 || blocks >= 4*threads)
 }
 
 // outLen is the number of elements of a block of the output.
@@ -80,14 +80,15 @@ func (f *product) outPlane() int { return f.out.Height * f.out.Width * kernel.La
 
 func (f *product) Forward(y []float32, x [][]float32) error {
 	f.begin(x)
-	w, scales, bias := x[f.weightPlace(x)], f.scales(x), f.biasOf(x)
-	if !f.byBlocks() || f.follows() {
+	w, bias := x[f.weightPlace(x)], f.biasOf(x)
+	if !f.byBlocks(f.pass.Blocks()) || f.follows() {
 		in := f.whole(x)
-		f.multiply.Forward(y, in.x, w, f.scales(x), bias)
+		f.multiply.Forward(y, in.x, w, f.scales(), bias)
 		in.release()
 		kernel.Parallel(f.pass.Blocks(), func(block int) { f.statistics(y, block) })
 		return nil
 	}
+	scales := f.scales()
 	var one linearMap = f.one
 	if f.fast != nil {
 		u := buffers.get(f.fast.WeightsLen())
@@ -129,21 +130,28 @@ func (f *product) whole(x [][]float32) taken {
 	if f.nothing() {
 		return taken{x: x[0]}
 	}
-	scratch := buffers.get(f.pass.Blocks() * f.blockLen())
-	if f.follows() && f.pass.Mode == Training {
-		f.fit(scratch, x)
+	if f.follows() {
+		f.fit(x)
 	}
+	return f.again(x)
+}
+
+// again computes the prologue of all blocks, its quantizer's parameters being what they are.
+func (f *product) again(x [][]float32) taken {
+	scratch := buffers.get(f.pass.Blocks() * f.blockLen())
 	f.tasks(func(block, group int) { f.compute(scratch[block*f.blockLen():][:f.blockLen()], x, block, group) })
 	return taken{scratch, scratch}
 }
 
 // fit lets the quantizer's parameters follow the data.
-func (f *product) fit(scratch []float32, x [][]float32) {
+func (f *product) fit(x [][]float32) {
 	real := x[0]
 	if f.any() {
+		real = buffers.get(f.pass.Blocks() * f.blockLen())
+		defer buffers.put(real)
 		before := f.prologue
-		before.activation, real = nil, scratch
-		before.tasks(func(block, group int) { before.compute(scratch[block*f.blockLen():][:f.blockLen()], x, block, group) })
+		before.activation = nil
+		before.tasks(func(block, group int) { before.compute(real[block*f.blockLen():][:f.blockLen()], x, block, group) })
 	}
 	batches := 1 // calibration came first
 	if f.activation.theta.Kind == quantops.Derived {
@@ -153,7 +161,7 @@ func (f *product) fit(scratch []float32, x [][]float32) {
 }
 
 // scales returns the product of the units of x and w for each output channel; nil where both are real numbers.
-func (f *product) scales(x [][]float32) []float32 {
+func (f *product) scales() []float32 {
 	units, unit := f.weight.Units(), float32(1)
 	if f.levels != nil {
 		unit = f.levels.unit()
@@ -180,8 +188,8 @@ func (f *product) Backward(dx [][]float32, dy, y []float32, x [][]float32) error
 	for i := 1; i < f.weightPlace(x); i++ {
 		g.wanted = g.wanted || dx[i] != nil
 	}
-	if f.byBlocks() {
-		g.byBlocks()
+	if f.byBlocks(f.pass.Blocks()) {
+		g.eachBlock()
 	} else {
 		g.whole()
 	}
@@ -240,8 +248,8 @@ func (g *gradients) output(scratch []float32, block int) []float32 {
 	return scratch
 }
 
-// byBlocks computes the gradients with a task for each block; those of the weights add up in the order of blocks.
-func (g *gradients) byBlocks() {
+// eachBlock computes the gradients with a task for each block; those of the weights add up in the order of blocks.
+func (g *gradients) eachBlock() {
 	blocks, weights := g.pass.Blocks(), len(g.w)
 	parts := buffers.get(blocks * (weights + g.out.Channels))
 	defer buffers.put(parts)
@@ -318,7 +326,7 @@ func (g *gradients) whole() {
 			g.backward(g.dx, din[block*n:][:n], g.x, block, group, nil, scratch[block*n:][:n])
 		})
 	case !g.nothing():
-		in = g.taken()
+		in = g.again(g.x)
 	}
 	defer in.release()
 	last := g.weightPlace(g.x)
@@ -326,11 +334,4 @@ func (g *gradients) whole() {
 	if g.bias != nil {
 		g.plan.BiasGradient(g.dx[last+1], dy)
 	}
-}
-
-// taken computes the prologue of all blocks once more.
-func (g *gradients) taken() taken {
-	scratch := buffers.get(g.pass.Blocks() * g.blockLen())
-	g.tasks(func(block, group int) { g.compute(scratch[block*g.blockLen():][:g.blockLen()], g.x, block, group) })
-	return taken{scratch, scratch}
 }
