@@ -13,6 +13,22 @@ type Grid struct {
 	Bits           uint8   // width of a code, 1..8
 	Scale          float32 // step between neighbouring codes, finite and positive
 	Zero, Min, Max int32   // zero point, smallest and largest code
+	Table          *Table  // what codes stand for where levels are not equally spaced; nil for uniform ones
+}
+
+// Table is the coding of activations of unequal steps: code q is worth Levels[q] * Scale, and the real number x has the
+// code #{i: Bounds[i] < x}.
+type Table struct {
+	Levels []int32   // ascending, 0 among them, magnitudes up to 32639
+	Bounds []float32 // one less, ascending, in the unit of x
+}
+
+// Level returns the integer that a code stands for.
+func (g Grid) Level(q int32) int32 {
+	if g.Table != nil {
+		return g.Table.Levels[q]
+	}
+	return q - g.Zero
 }
 
 // Code returns the code of the real number x,

@@ -106,9 +106,7 @@ func (w *folded) fit() { w.quantizer.Fit(w.theta.Data(), w.scaled, kernel.Dense(
 
 func (w *folded) Encode() (*integer.Weights, error) {
 	w.refresh()
-	if w.theta.Kind == quantops.Derived {
-		w.fit()
-	}
+	quantops.Measure(w.quantizer, w.theta.Data(), w.scaled)
 	weights, err := w.quantizer.Encode(w.scaled, w.theta.Data(), w.value.Value.Shape())
 	if err != nil {
 		return nil, err
@@ -135,9 +133,7 @@ func (f *foldedLevels) String() string { return "fold " + f.norm.name + " into "
 
 func (f *foldedLevels) Forward(y []float32, x [][]float32) error {
 	f.refresh()
-	if f.theta.Kind == quantops.Derived {
-		f.fit()
-	}
+	quantops.Measure(f.quantizer, f.theta.Data(), f.scaled)
 	f.quantizer.Levels(y, f.scaled, x[1])
 	return nil
 }

@@ -88,8 +88,6 @@ func (w *projected) Encode() (*integer.Weights, error) {
 	if w.quantizer == nil {
 		return nil, nil
 	}
-	if w.theta.Kind == quantops.Derived {
-		w.Fit()
-	}
+	quantops.Measure(w.quantizer, w.theta.Data(), w.value.Data())
 	return w.quantizer.Encode(w.value.Data(), w.theta.Data(), w.value.Value.Shape())
 }

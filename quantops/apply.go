@@ -60,12 +60,10 @@ type quantize struct {
 func (f *quantize) String() string { return fmt.Sprintf("quantize %T", f.Quantizer) }
 
 func (f *quantize) Forward(y []float32, x [][]float32) error {
-	switch {
-	case f.kind == Derived:
-		f.Quantizer.Fit(x[1], x[0], f.Extent, 0)
-	case f.kind == Running && f.Update:
+	if f.kind == Running && f.Update {
 		f.Quantizer.Fit(x[1], x[0], f.Extent, 1) // calibration came first
 	}
+	Measure(f.Quantizer, x[1], x[0])
 	f.Quantizer.Levels(y, x[0], x[1])
 	if f.Values {
 		f.scale(y, x[1])

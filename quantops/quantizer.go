@@ -43,6 +43,8 @@ type Theta struct {
 	Minimum []float32 // of each column; learned parameters are kept at or above it after each step; nil for none
 	Rate    float64   // of learned parameters: multiplies the learning rate
 	Decay   float64   // of learned parameters: multiplies the weight decay
+	// Measured counts the last columns that follow no gradient though the others do: see [Measuring].
+	Measured int
 }
 
 // Extent says which elements of a tensor of blocks are there; padded lanes of a short batch are not.
@@ -61,6 +63,24 @@ type Quantizer interface {
 	Units(units, theta []float32)
 	// Backward computes the surrogate gradients from dy = ∂L/∂(level·unit). It overwrites dx and dtheta.
 	Backward(dx, dtheta, dy, x, theta []float32)
+}
+
+// Measuring is a Quantizer of weights some of whose parameters are learned and others, the last columns of theta, measured
+// on the tensor each time before it is used. Backward writes 0 for these.
+type Measuring interface {
+	Quantizer
+	// Measure sets the measured columns.
+	Measure(theta, x []float32)
+}
+
+// Measure brings theta up to date with the weights x: derived parameters and measured columns.
+func Measure(q Quantizer, theta, x []float32) {
+	if q.Theta().Kind == Derived {
+		q.Fit(theta, x, kernel.Dense(len(x)), 0)
+	}
+	if m, ok := q.(Measuring); ok {
+		m.Measure(theta, x)
+	}
 }
 
 // LevelGradient is a Quantizer that computes levels on the way to the gradients, which costs less than one after the other:
