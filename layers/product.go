@@ -81,7 +81,7 @@ func (f *product) outPlane() int { return f.out.Height * f.out.Width * kernel.La
 func (f *product) Forward(y []float32, x [][]float32) error {
 	f.begin(x)
 	w, bias := x[f.weightPlace(x)], f.biasOf(x)
-	if !f.byBlocks(f.pass.Blocks()) || f.follows() {
+	if !f.byBlocks(f.pass.Blocks()) {
 		in := f.whole(x)
 		f.multiply.Forward(y, in.x, w, f.scales(), bias)
 		in.release()
@@ -125,39 +125,14 @@ func (t *taken) release() {
 	}
 }
 
-// whole computes the prologue of all blocks. A quantizer whose parameters follow the data sees them before.
+// whole computes the prologue of all blocks.
 func (f *product) whole(x [][]float32) taken {
 	if f.nothing() {
 		return taken{x: x[0]}
 	}
-	if f.follows() {
-		f.fit(x)
-	}
-	return f.again(x)
-}
-
-// again computes the prologue of all blocks, its quantizer's parameters being what they are.
-func (f *product) again(x [][]float32) taken {
 	scratch := buffers.get(f.pass.Blocks() * f.blockLen())
 	f.tasks(func(block, group int) { f.compute(scratch[block*f.blockLen():][:f.blockLen()], x, block, group) })
 	return taken{scratch, scratch}
-}
-
-// fit lets the quantizer's parameters follow the data.
-func (f *product) fit(x [][]float32) {
-	real := x[0]
-	if f.any() {
-		real = buffers.get(f.pass.Blocks() * f.blockLen())
-		defer buffers.put(real)
-		before := f.prologue
-		before.activation = nil
-		before.tasks(func(block, group int) { before.compute(real[block*f.blockLen():][:f.blockLen()], x, block, group) })
-	}
-	batches := 1 // calibration came first
-	if f.activation.theta.Kind == quantops.Derived {
-		batches = 0
-	}
-	f.activation.quantizer.Fit(x[f.places.theta], real, f.pass.extent(f.shape), batches)
 }
 
 // scales returns the product of the units of x and w for each output channel; nil where both are real numbers.
@@ -202,6 +177,7 @@ func (f *product) Backward(dx [][]float32, dy, y []float32, x [][]float32) error
 			dw[i] *= unit
 		}
 	}
+	f.observe(x)
 	return nil
 }
 
@@ -325,8 +301,8 @@ func (g *gradients) whole() {
 		g.tasks(func(block, group int) {
 			g.backward(g.dx, din[block*n:][:n], g.x, block, group, nil, scratch[block*n:][:n])
 		})
-	case !g.nothing():
-		in = g.again(g.x)
+	default:
+		in = g.product.whole(g.x)
 	}
 	defer in.release()
 	last := g.weightPlace(g.x)

@@ -1,6 +1,8 @@
 package layers
 
 import (
+	"math"
+
 	"github.com/goqat/goqat/internal/kernel"
 	"github.com/goqat/goqat/quantops"
 )
@@ -44,7 +46,8 @@ type prologue struct {
 	activation *activation // nil for none
 	places     struct{ gamma, beta, shortcut, theta int }
 
-	thetas []float32 // by piece, its gradient of the quantizer's parameters
+	thetas []float32    // by piece, its gradient of the quantizer's parameters
+	ranges [][2]float32 // by piece, its smallest and largest number; nil where the quantizer does not follow them
 }
 
 // take makes f the prologue of x and returns its operands.
@@ -64,6 +67,9 @@ func (f *prologue) take(p *Pass, x Value, a *activation) []quantops.Input {
 	}
 	if a != nil {
 		f.places.theta = add(quantops.Input{Node: p.Node(a.theta), Constant: a.theta.Kind != quantops.Learned})
+		if _, ok := a.quantizer.(quantops.RangeFollower); ok && a.theta.Kind == quantops.Running {
+			f.ranges = make([][2]float32, p.Blocks()*f.groups()*f.pieces())
+		}
 	}
 	return inputs
 }
@@ -118,26 +124,47 @@ func (f *prologue) channels(p piece, do func(channel, from, to int)) {
 	}
 }
 
-// begin prepares a run: the statistics of the batch and the parameters of a quantizer that follow the data.
+// begin prepares a run: the statistics of the batch.
 func (f *prologue) begin(x [][]float32) {
 	if f.norm != nil {
 		f.norm.begin(x[0], x[f.places.gamma], x[f.places.beta])
 	}
 }
 
-// follows says whether the quantizer's parameters follow the data, all of which it has to see before.
-func (f *prologue) follows() bool {
-	return f.activation != nil && f.activation.theta.Kind != quantops.Learned
-}
-
 // compute computes one group of a block into y, which holds the block.
 func (f *prologue) compute(y []float32, x [][]float32, block, group int) {
 	f.each(block, group, func(p piece) {
 		z := f.real(y[p.from:p.to], x, p)
-		if f.activation != nil {
-			f.activation.quantizer.Levels(y[p.from:p.to], z, x[f.places.theta])
+		if f.activation == nil {
+			return
 		}
+		if f.ranges != nil {
+			f.ranges[p.number][0], f.ranges[p.number][1] = kernel.Range(z, f.extent(p))
+		}
+		f.activation.quantizer.Levels(y[p.from:p.to], z, x[f.places.theta])
 	})
+}
+
+// extent says which elements of a piece belong to images.
+func (f *prologue) extent(p piece) quantops.Extent {
+	e := f.pass.extent(f.shape)
+	e.Full = max(0, e.Full-p.block*f.blockLen()-p.from)
+	return e
+}
+
+// observe lets the quantizer's parameters follow the numbers of this run, once nothing needs the old ones any more.
+func (f *prologue) observe(x [][]float32) {
+	if f.ranges == nil {
+		return
+	}
+	blocks := f.pass.Blocks() // of this batch, which may be a short one
+	low, high := float32(math.Inf(1)), float32(math.Inf(-1))
+	for block := range blocks {
+		for group := range f.groups() {
+			f.each(block, group, func(p piece) { low, high = min(low, f.ranges[p.number][0]), max(high, f.ranges[p.number][1]) })
+		}
+	}
+	f.activation.quantizer.(quantops.RangeFollower).Observe(x[f.places.theta], low, high)
 }
 
 // real returns the piece before quantization: the source itself where nothing waits, else in z.

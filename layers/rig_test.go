@@ -129,6 +129,22 @@ func (r *rig) run(mode Mode) ([]float32, Output) {
 	return r.unpack(out.Node, r.net.Output.Len()), out
 }
 
+// step runs training forward and backward, without an update.
+func (r *rig) step() {
+	r.t.Helper()
+	p := NewPass(Training, r.images)
+	out, err := r.net.Forward(p, r.batch)
+	require.NoError(r.t, err)
+	loss, err := gorgonia.Sum(out.Node)
+	require.NoError(r.t, err)
+	_, learned := p.Learned()
+	_, err = gorgonia.Grad(loss, learned...)
+	require.NoError(r.t, err)
+	machine := gorgonia.NewTapeMachine(p.Graph)
+	require.NoError(r.t, machine.RunAll())
+	require.NoError(r.t, machine.Close())
+}
+
 // unpack returns the elements of a node, [images][size].
 func (r *rig) unpack(n *gorgonia.Node, size int) []float32 {
 	r.t.Helper()

@@ -11,6 +11,7 @@ import (
 
 var _ WeightQuantizer = (*linear)(nil)
 var _ ActivationQuantizer = (*linear)(nil)
+var _ RangeFollower = (*linear)(nil)
 
 // linear is uniform quantization with a range taken from the data.
 //
@@ -116,6 +117,9 @@ func (q *linear) observe(theta []float32, low, high float32, batches int) {
 		theta[1] += float32(q.average * (float64(high) - float64(theta[1])))
 	}
 }
+
+// Observe moves the range of activations in training; calibration came first.
+func (q *linear) Observe(theta []float32, low, high float32) { q.observe(theta, low, high, 1) }
 
 // scale returns the step size and the zero point for a range.
 func (q *linear) scale(low, high float32) (scale float32, zero int32) {

@@ -83,6 +83,15 @@ func Measure(q Quantizer, theta, x []float32) {
 	}
 }
 
+// RangeFollower is a Quantizer of activations whose running parameters follow, in training, the smallest and the largest
+// number of each batch. A step uses what the steps before it have left. Running parameters of other quantizers stand
+// still after calibration.
+type RangeFollower interface {
+	Quantizer
+	// Observe moves theta towards a batch with numbers from low to high.
+	Observe(theta []float32, low, high float32)
+}
+
 // LevelGradient is a Quantizer that computes levels on the way to the gradients, which costs less than one after the other:
 // layers need both in their backward pass, since they keep neither.
 type LevelGradient interface {

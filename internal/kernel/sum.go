@@ -55,14 +55,24 @@ func newExtremes() (e extremes) {
 
 // scan adds the first lanes of every sixteen elements.
 func (e *extremes) scan(x []float32, lanes int) {
+	if len(x) <= chunk {
+		part := extremesOf(x)
+		e.take(&part, lanes)
+		return
+	}
 	parts := make([]extremes, ceil(len(x), chunk))
 	chunks(len(x), func(from, to int) { parts[from/chunk] = extremesOf(x[from:to]) })
 	for i := range parts {
-		for l := range lanes {
-			e.low[l], e.high[l] = min(e.low[l], parts[i].low[l]), max(e.high[l], parts[i].high[l])
-			if nan := parts[i].nan[l]; nan != nan {
-				e.nan[l] = nan
-			}
+		e.take(&parts[i], lanes)
+	}
+}
+
+// take adds the first lanes of other.
+func (e *extremes) take(other *extremes, lanes int) {
+	for l := range lanes {
+		e.low[l], e.high[l] = min(e.low[l], other.low[l]), max(e.high[l], other.high[l])
+		if nan := other.nan[l]; nan != nan {
+			e.nan[l] = nan
 		}
 	}
 }
