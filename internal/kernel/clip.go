@@ -10,11 +10,19 @@ type Clip struct {
 }
 
 // Gradient computes dx and returns the gradient of the range: Σ dy·slope. Terms are float32 and add up as those of
-// [Uniform.StepGradient] do.
+// [Uniform.StepGradient] do. NaN counts as inside. Levels are read with Inner alone and may be nil without. Dx must not
+// overlap the others.
 func (c *Clip) Gradient(dx, levels, dy, x []float32) float64 {
+	if !c.Inner {
+		levels = x // of no interest, but as long as needed
+	}
 	if len(x) <= chunk {
 		return 0 + c.gradientChunk(dx, levels, dy, x)
 	}
+	return c.gradientChunks(dx, levels, dy, x)
+}
+
+func (c *Clip) gradientChunks(dx, levels, dy, x []float32) float64 {
 	shared, sums := *c, make([]float64, ceil(len(x), chunk))
 	chunks(len(x), func(from, to int) {
 		sums[from/chunk] = shared.gradientChunk(dx[from:to], levels[from:to], dy[from:to], x[from:to])
@@ -28,9 +36,10 @@ func (c *Clip) Gradient(dx, levels, dy, x []float32) float64 {
 
 func (c *Clip) gradientChunk(dx, levels, dy, x []float32) float64 {
 	var lanes [Lanes]float64
-	for i, v := range x {
+	dx, levels, dy = dx[:len(x)], levels[:len(x)], dy[:len(x)]
+	for i := c.gradientSIMD(&lanes, dx, levels, dy, x); i < len(x); i++ {
 		g, slope := dy[i], float32(0)
-		switch {
+		switch v := x[i]; {
 		case v > c.High:
 			g, slope = 0, c.Above
 		case v < c.Low:

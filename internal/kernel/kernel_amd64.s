@@ -7834,6 +7834,809 @@ loop:
 	VZEROUPPER
 	RET
 
+// func stepLevelsAVX512(y *float32, x *float32, n int, tree *float32, leaves int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·stepLevelsAVX512(SB), NOSPLIT, $0-40
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	MOVQ         tree+24(FP), R8
+	MOVQ         leaves+32(FP), DX
+	XORQ         AX, AX
+	VBROADCASTSS 4(R8), Z6
+	VBROADCASTSS 8(R8), Z7
+	VBROADCASTSS 12(R8), Z8
+	VMOVUPS      16(R8), Z9
+	VMOVUPS      32(R8), Z10
+	VMOVUPS      64(R8), Z11
+	MOVL         $0x00000001, BX
+	VPBROADCASTD BX, Z12
+	VPADDD       Z12, Z12, Z13
+	VPADDD       Z13, Z13, Z14
+	VPADDD       Z14, Z14, Z15
+	VPADDD       Z15, Z15, Z16
+	VPADDD       Z16, Z16, Z17
+	VPADDD       Z17, Z17, Z18
+	VPADDD       Z18, Z18, Z19
+	CMPQ         DX, $0x00000010
+	JE           leaves16
+	CMPQ         DX, $0x00000020
+	JE           leaves32
+	CMPQ         DX, $0x00000040
+	JE           leaves64
+	CMPQ         DX, $0x00000080
+	JE           leaves128
+
+more:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  1536(DI)(AX*4)
+	VMOVUPS     (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z16, Z1, K1, Z1
+	VMOVUPS     128(R8), Z2
+	VPERMT2PS   192(R8), Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K5
+	VPORD       Z17, Z1, K5, Z1
+	VMOVUPS     256(R8), Z2
+	VPERMT2PS   320(R8), Z1, Z2
+	VMOVUPS     384(R8), Z3
+	VPERMT2PS   448(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VCMPPS      $0x1e, Z2, Z0, K6
+	VPORD       Z18, Z1, K6, Z1
+	VMOVUPS     512(R8), Z2
+	VPERMT2PS   576(R8), Z1, Z2
+	VMOVUPS     640(R8), Z3
+	VPERMT2PS   704(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VMOVUPS     768(R8), Z3
+	VPERMT2PS   832(R8), Z1, Z3
+	VMOVUPS     896(R8), Z4
+	VPERMT2PS   960(R8), Z1, Z4
+	VBLENDMPS   Z4, Z3, K5, Z3
+	VBLENDMPS   Z3, Z2, K6, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z19, Z1, K1, Z1
+	VPADDD      Z19, Z19, Z5
+	MOVQ        $0x00000100, R10
+
+gather:
+	LEAQ       (R8)(R10*4), R9
+	KXNORW     K1, K1, K1
+	VGATHERDPS (R9)(Z1*4), K1, Z2
+	CMPQ       R10, DX
+	JE         gatherend
+	VCMPPS     $0x1e, Z2, Z0, K1
+	VPORD      Z5, Z1, K1, Z1
+	VPADDD     Z5, Z5, Z5
+	ADDQ       R10, R10
+	JMP        gather
+
+gatherend:
+	VCMPPS  $0x03, Z0, Z0, K1
+	VMOVAPS Z0, K1, Z2
+	VMOVUPS Z2, (DI)(AX*4)
+	ADDQ    $0x10, AX
+	CMPQ    AX, CX
+	JB      more
+	VZEROUPPER
+	RET
+
+leaves16:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  1536(DI)(AX*4)
+	VMOVUPS     (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCMPPS      $0x03, Z0, Z0, K1
+	VMOVAPS     Z0, K1, Z2
+	VMOVUPS     Z2, (DI)(AX*4)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          leaves16
+	VZEROUPPER
+	RET
+
+leaves32:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  1536(DI)(AX*4)
+	VMOVUPS     (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z16, Z1, K1, Z1
+	VMOVUPS     128(R8), Z2
+	VPERMT2PS   192(R8), Z1, Z2
+	VCMPPS      $0x03, Z0, Z0, K1
+	VMOVAPS     Z0, K1, Z2
+	VMOVUPS     Z2, (DI)(AX*4)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          leaves32
+	VZEROUPPER
+	RET
+
+leaves64:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  1536(DI)(AX*4)
+	VMOVUPS     (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z16, Z1, K1, Z1
+	VMOVUPS     128(R8), Z2
+	VPERMT2PS   192(R8), Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K5
+	VPORD       Z17, Z1, K5, Z1
+	VMOVUPS     256(R8), Z2
+	VPERMT2PS   320(R8), Z1, Z2
+	VMOVUPS     384(R8), Z3
+	VPERMT2PS   448(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VCMPPS      $0x03, Z0, Z0, K1
+	VMOVAPS     Z0, K1, Z2
+	VMOVUPS     Z2, (DI)(AX*4)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          leaves64
+	VZEROUPPER
+	RET
+
+leaves128:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  1536(DI)(AX*4)
+	VMOVUPS     (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z16, Z1, K1, Z1
+	VMOVUPS     128(R8), Z2
+	VPERMT2PS   192(R8), Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K5
+	VPORD       Z17, Z1, K5, Z1
+	VMOVUPS     256(R8), Z2
+	VPERMT2PS   320(R8), Z1, Z2
+	VMOVUPS     384(R8), Z3
+	VPERMT2PS   448(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VCMPPS      $0x1e, Z2, Z0, K6
+	VPORD       Z18, Z1, K6, Z1
+	VMOVUPS     512(R8), Z2
+	VPERMT2PS   576(R8), Z1, Z2
+	VMOVUPS     640(R8), Z3
+	VPERMT2PS   704(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VMOVUPS     768(R8), Z3
+	VPERMT2PS   832(R8), Z1, Z3
+	VMOVUPS     896(R8), Z4
+	VPERMT2PS   960(R8), Z1, Z4
+	VBLENDMPS   Z4, Z3, K5, Z3
+	VBLENDMPS   Z3, Z2, K6, Z2
+	VCMPPS      $0x03, Z0, Z0, K1
+	VMOVAPS     Z0, K1, Z2
+	VMOVUPS     Z2, (DI)(AX*4)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          leaves128
+	VZEROUPPER
+	RET
+
+// func stepLevelsAVX2(y *float32, x *float32, n int, tree *float32, leaves int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·stepLevelsAVX2(SB), NOSPLIT, $0-40
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	MOVQ         tree+24(FP), R8
+	MOVQ         leaves+32(FP), DX
+	XORQ         AX, AX
+	VBROADCASTSS 4(R8), Y0
+	VMOVUPS      8(R8), Y1
+	VMOVUPS      16(R8), Y2
+	VMOVUPS      32(R8), Y3
+	VMOVUPS      64(R8), Y4
+	VMOVUPS      96(R8), Y5
+	VPCMPEQD     Y6, Y6, Y6
+	VPSRLD       $0x1f, Y6, Y6
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y8, Y8, Y9
+	VPADDD       Y9, Y9, Y10
+
+loop:
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 1536(DI)(AX*4)
+	VMOVUPS    (SI)(AX*4), Y11
+	VCMPPS     $0x1e, Y0, Y11, Y14
+	VPAND      Y6, Y14, Y12
+	VPERMPS    Y1, Y12, Y13
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y7, Y14, Y15
+	VPOR       Y15, Y12, Y12
+	VPERMPS    Y2, Y12, Y13
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y8, Y14, Y15
+	VPOR       Y15, Y12, Y12
+	VPERMPS    Y3, Y12, Y13
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y9, Y14, Y15
+	VPOR       Y15, Y12, Y12
+	VPERMPS    Y4, Y12, Y13
+	VPERMPS    Y5, Y12, Y15
+	VBLENDVPS  Y14, Y15, Y13, Y13
+	CMPQ       DX, $0x10
+	JE         found0
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y10, Y14, Y15
+	VPOR       Y15, Y12, Y12
+	VPADDD     Y10, Y10, Y15
+	MOVQ       $0x00000020, R10
+
+gather0:
+	LEAQ       (R8)(R10*4), R9
+	VPCMPEQD   Y14, Y14, Y14
+	VGATHERDPS Y14, (R9)(Y12*4), Y13
+	CMPQ       R10, DX
+	JE         gather0end
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y15, Y14, Y14
+	VPOR       Y14, Y12, Y12
+	VPADDD     Y15, Y15, Y15
+	ADDQ       R10, R10
+	JMP        gather0
+
+gather0end:
+found0:
+	VCMPPS    $0x03, Y11, Y11, Y14
+	VBLENDVPS Y14, Y11, Y13, Y13
+	VMOVUPS   Y13, (DI)(AX*4)
+	VMOVUPS   32(SI)(AX*4), Y11
+	VCMPPS    $0x1e, Y0, Y11, Y14
+	VPAND     Y6, Y14, Y12
+	VPERMPS   Y1, Y12, Y13
+	VCMPPS    $0x1e, Y13, Y11, Y14
+	VPAND     Y7, Y14, Y15
+	VPOR      Y15, Y12, Y12
+	VPERMPS   Y2, Y12, Y13
+	VCMPPS    $0x1e, Y13, Y11, Y14
+	VPAND     Y8, Y14, Y15
+	VPOR      Y15, Y12, Y12
+	VPERMPS   Y3, Y12, Y13
+	VCMPPS    $0x1e, Y13, Y11, Y14
+	VPAND     Y9, Y14, Y15
+	VPOR      Y15, Y12, Y12
+	VPERMPS   Y4, Y12, Y13
+	VPERMPS   Y5, Y12, Y15
+	VBLENDVPS Y14, Y15, Y13, Y13
+	CMPQ      DX, $0x10
+	JE        found1
+	VCMPPS    $0x1e, Y13, Y11, Y14
+	VPAND     Y10, Y14, Y15
+	VPOR      Y15, Y12, Y12
+	VPADDD    Y10, Y10, Y15
+	MOVQ      $0x00000020, R10
+
+gather1:
+	LEAQ       (R8)(R10*4), R9
+	VPCMPEQD   Y14, Y14, Y14
+	VGATHERDPS Y14, (R9)(Y12*4), Y13
+	CMPQ       R10, DX
+	JE         gather1end
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y15, Y14, Y14
+	VPOR       Y14, Y12, Y12
+	VPADDD     Y15, Y15, Y15
+	ADDQ       R10, R10
+	JMP        gather1
+
+gather1end:
+found1:
+	VCMPPS    $0x03, Y11, Y11, Y14
+	VBLENDVPS Y14, Y11, Y13, Y13
+	VMOVUPS   Y13, 32(DI)(AX*4)
+	ADDQ      $0x10, AX
+	CMPQ      AX, CX
+	JB        loop
+	VZEROUPPER
+	RET
+
+// func stepBytesAVX512(y *uint8, x *int32, n int, tree *float32, leaves int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·stepBytesAVX512(SB), NOSPLIT, $0-40
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	MOVQ         tree+24(FP), R8
+	MOVQ         leaves+32(FP), DX
+	XORQ         AX, AX
+	VBROADCASTSS 4(R8), Z6
+	VBROADCASTSS 8(R8), Z7
+	VBROADCASTSS 12(R8), Z8
+	VMOVUPS      16(R8), Z9
+	VMOVUPS      32(R8), Z10
+	VMOVUPS      64(R8), Z11
+	MOVL         $0x00000001, BX
+	VPBROADCASTD BX, Z12
+	VPADDD       Z12, Z12, Z13
+	VPADDD       Z13, Z13, Z14
+	VPADDD       Z14, Z14, Z15
+	VPADDD       Z15, Z15, Z16
+	VPADDD       Z16, Z16, Z17
+	VPADDD       Z17, Z17, Z18
+	VPADDD       Z18, Z18, Z19
+	CMPQ         DX, $0x00000010
+	JE           leaves16
+	CMPQ         DX, $0x00000020
+	JE           leaves32
+	CMPQ         DX, $0x00000040
+	JE           leaves64
+	CMPQ         DX, $0x00000080
+	JE           leaves128
+
+more:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  384(DI)(AX*1)
+	VCVTDQ2PS   (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z16, Z1, K1, Z1
+	VMOVUPS     128(R8), Z2
+	VPERMT2PS   192(R8), Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K5
+	VPORD       Z17, Z1, K5, Z1
+	VMOVUPS     256(R8), Z2
+	VPERMT2PS   320(R8), Z1, Z2
+	VMOVUPS     384(R8), Z3
+	VPERMT2PS   448(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VCMPPS      $0x1e, Z2, Z0, K6
+	VPORD       Z18, Z1, K6, Z1
+	VMOVUPS     512(R8), Z2
+	VPERMT2PS   576(R8), Z1, Z2
+	VMOVUPS     640(R8), Z3
+	VPERMT2PS   704(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VMOVUPS     768(R8), Z3
+	VPERMT2PS   832(R8), Z1, Z3
+	VMOVUPS     896(R8), Z4
+	VPERMT2PS   960(R8), Z1, Z4
+	VBLENDMPS   Z4, Z3, K5, Z3
+	VBLENDMPS   Z3, Z2, K6, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z19, Z1, K1, Z1
+	VPADDD      Z19, Z19, Z5
+	MOVQ        $0x00000100, R10
+
+gather:
+	LEAQ       (R8)(R10*4), R9
+	KXNORW     K1, K1, K1
+	VGATHERDPS (R9)(Z1*4), K1, Z2
+	CMPQ       R10, DX
+	JE         gatherend
+	VCMPPS     $0x1e, Z2, Z0, K1
+	VPORD      Z5, Z1, K1, Z1
+	VPADDD     Z5, Z5, Z5
+	ADDQ       R10, R10
+	JMP        gather
+
+gatherend:
+	VCVTTPS2DQ Z2, Z2
+	VPMOVDB    Z2, (DI)(AX*1)
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         more
+	VZEROUPPER
+	RET
+
+leaves16:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  384(DI)(AX*1)
+	VCVTDQ2PS   (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCVTTPS2DQ  Z2, Z2
+	VPMOVDB     Z2, (DI)(AX*1)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          leaves16
+	VZEROUPPER
+	RET
+
+leaves32:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  384(DI)(AX*1)
+	VCVTDQ2PS   (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z16, Z1, K1, Z1
+	VMOVUPS     128(R8), Z2
+	VPERMT2PS   192(R8), Z1, Z2
+	VCVTTPS2DQ  Z2, Z2
+	VPMOVDB     Z2, (DI)(AX*1)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          leaves32
+	VZEROUPPER
+	RET
+
+leaves64:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  384(DI)(AX*1)
+	VCVTDQ2PS   (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z16, Z1, K1, Z1
+	VMOVUPS     128(R8), Z2
+	VPERMT2PS   192(R8), Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K5
+	VPORD       Z17, Z1, K5, Z1
+	VMOVUPS     256(R8), Z2
+	VPERMT2PS   320(R8), Z1, Z2
+	VMOVUPS     384(R8), Z3
+	VPERMT2PS   448(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VCVTTPS2DQ  Z2, Z2
+	VPMOVDB     Z2, (DI)(AX*1)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          leaves64
+	VZEROUPPER
+	RET
+
+leaves128:
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  384(DI)(AX*1)
+	VCVTDQ2PS   (SI)(AX*4), Z0
+	VCMPPS      $0x1e, Z6, Z0, K1
+	VMOVDQA32.Z Z12, K1, Z1
+	VBLENDMPS   Z8, Z7, K1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z13, Z1, K1, Z1
+	VPERMPS     Z9, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z14, Z1, K1, Z1
+	VPERMPS     Z10, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z15, Z1, K1, Z1
+	VPERMPS     Z11, Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K1
+	VPORD       Z16, Z1, K1, Z1
+	VMOVUPS     128(R8), Z2
+	VPERMT2PS   192(R8), Z1, Z2
+	VCMPPS      $0x1e, Z2, Z0, K5
+	VPORD       Z17, Z1, K5, Z1
+	VMOVUPS     256(R8), Z2
+	VPERMT2PS   320(R8), Z1, Z2
+	VMOVUPS     384(R8), Z3
+	VPERMT2PS   448(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VCMPPS      $0x1e, Z2, Z0, K6
+	VPORD       Z18, Z1, K6, Z1
+	VMOVUPS     512(R8), Z2
+	VPERMT2PS   576(R8), Z1, Z2
+	VMOVUPS     640(R8), Z3
+	VPERMT2PS   704(R8), Z1, Z3
+	VBLENDMPS   Z3, Z2, K5, Z2
+	VMOVUPS     768(R8), Z3
+	VPERMT2PS   832(R8), Z1, Z3
+	VMOVUPS     896(R8), Z4
+	VPERMT2PS   960(R8), Z1, Z4
+	VBLENDMPS   Z4, Z3, K5, Z3
+	VBLENDMPS   Z3, Z2, K6, Z2
+	VCVTTPS2DQ  Z2, Z2
+	VPMOVDB     Z2, (DI)(AX*1)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          leaves128
+	VZEROUPPER
+	RET
+
+// func stepBytesAVX2(y *uint8, x *int32, n int, tree *float32, leaves int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·stepBytesAVX2(SB), NOSPLIT, $0-40
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	MOVQ         tree+24(FP), R8
+	MOVQ         leaves+32(FP), DX
+	XORQ         AX, AX
+	VBROADCASTSS 4(R8), Y0
+	VMOVUPS      8(R8), Y1
+	VMOVUPS      16(R8), Y2
+	VMOVUPS      32(R8), Y3
+	VMOVUPS      64(R8), Y4
+	VMOVUPS      96(R8), Y5
+	VPCMPEQD     Y6, Y6, Y6
+	VPSRLD       $0x1f, Y6, Y6
+	VPADDD       Y6, Y6, Y7
+	VPADDD       Y7, Y7, Y8
+	VPADDD       Y8, Y8, Y9
+	VPADDD       Y9, Y9, Y10
+
+loop:
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 384(DI)(AX*1)
+	VCVTDQ2PS  (SI)(AX*4), Y11
+	VCMPPS     $0x1e, Y0, Y11, Y14
+	VPAND      Y6, Y14, Y12
+	VPERMPS    Y1, Y12, Y13
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y7, Y14, Y15
+	VPOR       Y15, Y12, Y12
+	VPERMPS    Y2, Y12, Y13
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y8, Y14, Y15
+	VPOR       Y15, Y12, Y12
+	VPERMPS    Y3, Y12, Y13
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y9, Y14, Y15
+	VPOR       Y15, Y12, Y12
+	VPERMPS    Y4, Y12, Y13
+	VPERMPS    Y5, Y12, Y15
+	VBLENDVPS  Y14, Y15, Y13, Y13
+	CMPQ       DX, $0x10
+	JE         found0
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y10, Y14, Y15
+	VPOR       Y15, Y12, Y12
+	VPADDD     Y10, Y10, Y15
+	MOVQ       $0x00000020, R10
+
+gather0:
+	LEAQ       (R8)(R10*4), R9
+	VPCMPEQD   Y14, Y14, Y14
+	VGATHERDPS Y14, (R9)(Y12*4), Y13
+	CMPQ       R10, DX
+	JE         gather0end
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y15, Y14, Y14
+	VPOR       Y14, Y12, Y12
+	VPADDD     Y15, Y15, Y15
+	ADDQ       R10, R10
+	JMP        gather0
+
+gather0end:
+found0:
+	VCVTTPS2DQ   Y13, Y13
+	VPSLLD       $0x18, Y13, Y13
+	VPSRLD       $0x18, Y13, Y13
+	VEXTRACTI128 $0x01, Y13, X14
+	VPACKUSDW    X14, X13, X13
+	VPACKUSWB    X13, X13, X13
+	VMOVQ        X13, (DI)(AX*1)
+	VCVTDQ2PS    32(SI)(AX*4), Y11
+	VCMPPS       $0x1e, Y0, Y11, Y14
+	VPAND        Y6, Y14, Y12
+	VPERMPS      Y1, Y12, Y13
+	VCMPPS       $0x1e, Y13, Y11, Y14
+	VPAND        Y7, Y14, Y15
+	VPOR         Y15, Y12, Y12
+	VPERMPS      Y2, Y12, Y13
+	VCMPPS       $0x1e, Y13, Y11, Y14
+	VPAND        Y8, Y14, Y15
+	VPOR         Y15, Y12, Y12
+	VPERMPS      Y3, Y12, Y13
+	VCMPPS       $0x1e, Y13, Y11, Y14
+	VPAND        Y9, Y14, Y15
+	VPOR         Y15, Y12, Y12
+	VPERMPS      Y4, Y12, Y13
+	VPERMPS      Y5, Y12, Y15
+	VBLENDVPS    Y14, Y15, Y13, Y13
+	CMPQ         DX, $0x10
+	JE           found1
+	VCMPPS       $0x1e, Y13, Y11, Y14
+	VPAND        Y10, Y14, Y15
+	VPOR         Y15, Y12, Y12
+	VPADDD       Y10, Y10, Y15
+	MOVQ         $0x00000020, R10
+
+gather1:
+	LEAQ       (R8)(R10*4), R9
+	VPCMPEQD   Y14, Y14, Y14
+	VGATHERDPS Y14, (R9)(Y12*4), Y13
+	CMPQ       R10, DX
+	JE         gather1end
+	VCMPPS     $0x1e, Y13, Y11, Y14
+	VPAND      Y15, Y14, Y14
+	VPOR       Y14, Y12, Y12
+	VPADDD     Y15, Y15, Y15
+	ADDQ       R10, R10
+	JMP        gather1
+
+gather1end:
+found1:
+	VCVTTPS2DQ   Y13, Y13
+	VPSLLD       $0x18, Y13, Y13
+	VPSRLD       $0x18, Y13, Y13
+	VEXTRACTI128 $0x01, Y13, X14
+	VPACKUSDW    X14, X13, X13
+	VPACKUSWB    X13, X13, X13
+	VMOVQ        X13, 8(DI)(AX*1)
+	ADDQ         $0x10, AX
+	CMPQ         AX, CX
+	JB           loop
+	VZEROUPPER
+	RET
+
+// func clipAVX2(lanes *float64, dx *float32, dy *float32, x *float32, n int, c *Clip, inner int, levels *float32)
+// Requires: AVX, MMX+
+TEXT ·clipAVX2(SB), NOSPLIT, $0-64
+	MOVQ         dx+8(FP), DI
+	MOVQ         dy+16(FP), SI
+	MOVQ         x+24(FP), DX
+	MOVQ         n+32(FP), CX
+	MOVQ         lanes+0(FP), BX
+	VMOVUPD      (BX), Y6
+	VMOVUPD      32(BX), Y7
+	VMOVUPD      64(BX), Y8
+	VMOVUPD      96(BX), Y9
+	MOVQ         c+40(FP), BX
+	VBROADCASTSS (BX), Y10
+	VBROADCASTSS 4(BX), Y11
+	VBROADCASTSS 8(BX), Y12
+	VBROADCASTSS 12(BX), Y13
+	VBROADCASTSS 24(BX), Y14
+	VBROADCASTSS 20(BX), Y15
+	MOVQ         inner+48(FP), R8
+	MOVQ         levels+56(FP), R9
+	XORQ         AX, AX
+
+loop:
+	PREFETCHT0 1536(DI)(AX*4)
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 1536(DX)(AX*4)
+	VMOVUPS    (DX)(AX*4), Y1
+	VXORPS     Y2, Y2, Y2
+	TESTQ      R8, R8
+	JE         outer0
+	VMULPS     (R9)(AX*4), Y14, Y2
+	VDIVPS     Y15, Y1, Y3
+	VSUBPS     Y3, Y2, Y2
+
+outer0:
+	VCMPPS       $0x11, Y10, Y1, Y3
+	VCMPPS       $0x1e, Y11, Y1, Y4
+	VBLENDVPS    Y3, Y12, Y2, Y2
+	VBLENDVPS    Y4, Y13, Y2, Y2
+	VORPS        Y4, Y3, Y3
+	VMOVUPS      (SI)(AX*4), Y1
+	VMULPS       Y1, Y2, Y2
+	VANDNPS      Y1, Y3, Y1
+	VMOVUPS      Y1, (DI)(AX*4)
+	VCVTPS2PD    X2, Y4
+	VADDPD       Y4, Y6, Y6
+	VEXTRACTF128 $0x01, Y2, X2
+	VCVTPS2PD    X2, Y4
+	VADDPD       Y4, Y7, Y7
+	VMOVUPS      32(DX)(AX*4), Y1
+	VXORPS       Y2, Y2, Y2
+	TESTQ        R8, R8
+	JE           outer1
+	VMULPS       32(R9)(AX*4), Y14, Y2
+	VDIVPS       Y15, Y1, Y3
+	VSUBPS       Y3, Y2, Y2
+
+outer1:
+	VCMPPS       $0x11, Y10, Y1, Y3
+	VCMPPS       $0x1e, Y11, Y1, Y4
+	VBLENDVPS    Y3, Y12, Y2, Y2
+	VBLENDVPS    Y4, Y13, Y2, Y2
+	VORPS        Y4, Y3, Y3
+	VMOVUPS      32(SI)(AX*4), Y1
+	VMULPS       Y1, Y2, Y2
+	VANDNPS      Y1, Y3, Y1
+	VMOVUPS      Y1, 32(DI)(AX*4)
+	VCVTPS2PD    X2, Y4
+	VADDPD       Y4, Y8, Y8
+	VEXTRACTF128 $0x01, Y2, X2
+	VCVTPS2PD    X2, Y4
+	VADDPD       Y4, Y9, Y9
+	ADDQ         $0x10, AX
+	CMPQ         AX, CX
+	JB           loop
+	MOVQ         lanes+0(FP), BX
+	VMOVUPD      Y6, (BX)
+	VMOVUPD      Y7, 32(BX)
+	VMOVUPD      Y8, 64(BX)
+	VMOVUPD      Y9, 96(BX)
+	VZEROUPPER
+	RET
+
 // func affineAVX2(y *float32, x *float32, n int, scale float32, offset float32)
 // Requires: AVX, FMA3, MMX+
 TEXT ·affineAVX2(SB), NOSPLIT, $0-32

@@ -163,6 +163,41 @@ func (q *rounding) stepSIMD(lanes *[Lanes]float64, dx, levels, dy, x []float32, 
 	return n
 }
 
+func (s *Steps) levelsSIMD(y, x []float32) int {
+	n := vectors(len(x))
+	switch {
+	case n == 0:
+	case live == avx512:
+		stepLevelsAVX512(&y[0], &x[0], n, &s.tree[0], s.leaves)
+	default:
+		stepLevelsAVX2(&y[0], &x[0], n, &s.tree[0], s.leaves)
+	}
+	return n
+}
+
+func (s *Steps) bytesSIMD(y []uint8, x []int32) int {
+	n := vectors(len(x))
+	switch {
+	case n == 0:
+	case live == avx512:
+		stepBytesAVX512(&y[0], &x[0], n, &s.tree[0], s.leaves)
+	default:
+		stepBytesAVX2(&y[0], &x[0], n, &s.tree[0], s.leaves)
+	}
+	return n
+}
+
+func (c *Clip) gradientSIMD(lanes *[Lanes]float64, dx, levels, dy, x []float32) int {
+	n, inner := vectors(len(x)), 0
+	if c.Inner {
+		inner = 1
+	}
+	if n > 0 {
+		clipAVX2(&lanes[0], &dx[0], &dy[0], &x[0], n, c, inner, &levels[0])
+	}
+	return n
+}
+
 func laneSumsSIMD(lanes *[Lanes]float32, x []float32, n, step int) bool {
 	if live == portable {
 		return false

@@ -34,6 +34,12 @@ func (q *rounding) stepSIMD(lanes *[Lanes]float64, dx, levels, dy, x []float32, 
 	return 0
 }
 
+func (s *Steps) levelsSIMD(y, x []float32) int { return 0 }
+
+func (s *Steps) bytesSIMD(y []uint8, x []int32) int { return 0 }
+
+func (c *Clip) gradientSIMD(lanes *[Lanes]float64, dx, levels, dy, x []float32) int { return 0 }
+
 func laneSumsSIMD(lanes *[Lanes]float32, x []float32, n, step int) bool { return false }
 
 func (e *extremes) scanSIMD(x []float32) int { return 0 }

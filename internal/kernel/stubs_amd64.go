@@ -99,6 +99,31 @@ func finiteAVX2(x *float32, n int) (all bool)
 //go:noescape
 func absolutesAVX2(lanes *float64, x *float32, n int)
 
+// stepLevelsAVX512 is Steps.Level of n elements, a multiple of 16.
+//
+//go:noescape
+func stepLevelsAVX512(y *float32, x *float32, n int, tree *float32, leaves int)
+
+// stepLevelsAVX2 is Steps.Level of n elements, a multiple of 16.
+//
+//go:noescape
+func stepLevelsAVX2(y *float32, x *float32, n int, tree *float32, leaves int)
+
+// stepBytesAVX512 is Steps.Bytes of n elements, a multiple of 16.
+//
+//go:noescape
+func stepBytesAVX512(y *uint8, x *int32, n int, tree *float32, leaves int)
+
+// stepBytesAVX2 is Steps.Bytes of n elements, a multiple of 16.
+//
+//go:noescape
+func stepBytesAVX2(y *uint8, x *int32, n int, tree *float32, leaves int)
+
+// clipAVX2 is Clip.gradientChunk of n elements, a multiple of 16, adding to lanes; inner is 0 or 1, without it levels stay unread.
+//
+//go:noescape
+func clipAVX2(lanes *float64, dx *float32, dy *float32, x *float32, n int, c *Clip, inner int, levels *float32)
+
 // affineAVX2 is y = fma(x, scale, offset) for n elements, a multiple of 16.
 //
 //go:noescape

@@ -26,6 +26,8 @@ func main() {
 	depthwise(avx2)
 	halve()
 	elementwise()
+	staircases()
+	clip()
 	batchNorm()
 	pools()
 	winograd(avx512)
