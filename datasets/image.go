@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"image"
 	"image/draw"
-	_ "image/jpeg" // ReadImage promises JPEG
-	_ "image/png"  // and PNG
+	"image/jpeg"
+	"image/png"
 	"io"
 	"os"
+	"strings"
 )
 
 // maxImagePixels bounds what decoding a picture may allocate; 64 megapixels are more than cameras deliver.
@@ -39,9 +40,38 @@ func ReadImage(path string, channels, height, width int) ([]uint8, error) {
 	return resize(picture, channels, height, width), nil
 }
 
+// decoder reads one kind of pictures. Those that other packages of a program register with package image are not used:
+// nobody has asked for their kinds.
+type decoder struct {
+	magic  string
+	config func(io.Reader) (image.Config, error)
+	decode func(io.Reader) (image.Image, error)
+}
+
+var decoders = []decoder{{"\x89PNG\r\n\x1a\n", png.DecodeConfig, png.Decode}, {"\xff\xd8", jpeg.DecodeConfig, jpeg.Decode}}
+
+// pictureKind finds the decoder by the file's first bytes, and goes back to them.
+func pictureKind(r io.ReadSeeker) (*decoder, error) {
+	start := make([]byte, len(decoders[0].magic))
+	n, _ := io.ReadFull(r, start)
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	for i := range decoders {
+		if strings.HasPrefix(string(start[:n]), decoders[i].magic) {
+			return &decoders[i], nil
+		}
+	}
+	return nil, image.ErrFormat
+}
+
 // decodePicture looks at the size before it decodes.
 func decodePicture(r io.ReadSeeker, name string) (image.Image, error) {
-	config, _, err := image.DecodeConfig(r)
+	kind, err := pictureKind(r)
+	if err != nil {
+		return nil, formatErrorf(name, "not a PNG or JPEG picture: %v", err)
+	}
+	config, err := kind.config(r)
 	if err != nil {
 		return nil, formatErrorf(name, "not a PNG or JPEG picture: %v", err)
 	}
@@ -51,7 +81,7 @@ func decodePicture(r io.ReadSeeker, name string) (image.Image, error) {
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("datasets: %s: %w", name, err)
 	}
-	picture, _, err := image.Decode(r)
+	picture, err := kind.decode(r)
 	if err != nil {
 		return nil, formatErrorf(name, "corrupt picture: %v", err)
 	}

@@ -3,6 +3,7 @@ package integer
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -20,13 +21,16 @@ type Input struct {
 // are still to be requantized; or wide, a fixed-point int32 below 2^24. Conv and Linear take codes and
 // give pending values, PReLU and Scale too. Quantize gives codes, AvgPool, Add and Widen give wide values, the others
 // what they take in, and Output ends the network.
+//
+// Codes of a Grid with a Table travel as their levels, in one byte plane or two. Where numbers are needed that two planes
+// do not show, as for a sum or the largest of a window, a node puts them together first, which is exact.
 type Builder struct {
-	input     Input
-	program   *Program
-	layers    []Layer
-	consumed  []bool // whether a node uses the layer
-	imageGrid *Grid
-	finished  bool // Output has handed the program over
+	input    Input
+	program  *Program
+	layers   []Layer
+	consumed []bool // whether a node uses the layer
+	image    *Value // quantized
+	finished bool   // Output has handed the program over
 }
 
 // NewBuilder starts a network for images of the given kind. A description that is unfit is reported
@@ -73,12 +77,15 @@ func (b *Builder) multiply(node Node, x Value, w *Weights, bias []float32) (Valu
 	if err != nil {
 		return Value{}, err
 	}
-	node.Inputs = []int{x.index}
+	node.Inputs = x.planes
 	shape, err := node.outputShape([]Shape{x.shape}, layer.Weights.integers())
 	if err != nil {
 		return Value{}, locate(err, "layer %q", node.Name)
 	}
-	pending := &pending{node: node, zero: x.grid.Zero, bound: w.Bound(x.grid.Magnitude()), sums: w.Sum(), affine: NewAffine(x.grid, layer.Weights.Planes, layer.Bias, layer.Weights.Shape[0])}
+	pending := &pending{
+		node: node, zero: x.zero(), bound: x.grid.AccumulatorBounds(w), sums: x.grid.AccumulatorSums(w),
+		affine: NewAffine(x.grid, layer.Weights.Planes, layer.Bias, layer.Weights.Shape[0]),
+	}
 	if err := pending.affine.validate(pending.bound); err != nil {
 		return Value{}, locate(err, "layer %q", node.Name)
 	}
@@ -106,8 +113,10 @@ func (b *Builder) newLayer(name string, w *Weights, bias []float32) (Layer, erro
 	return layer, nil
 }
 
-// Quantize codes x on the grid: a table per channel for the image, a requantization for any other value.
-// The image can be given one grid only.
+// Quantize codes x on the grid: a table per channel for the image, a requantization for any other value. For a grid with
+// a Table, a pending value is first brought to a wide one of WideBits; then staircases, one for each plane, take it to
+// levels, with Grid.Thresholds of what one of its units is worth. Wide values and codes are integers of one unit
+// already and are compared as they are. The image can be given one grid only.
 func (b *Builder) Quantize(x Value, g Grid) (Value, error) {
 	if err := b.check(x); err != nil {
 		return Value{}, err
@@ -118,13 +127,34 @@ func (b *Builder) Quantize(x Value, g Grid) (Value, error) {
 	if x.kind == imageValue {
 		return b.quantizeImage(x, g)
 	}
+	x, err := b.joined(x)
+	if err != nil {
+		return Value{}, err
+	}
+	if g.Table != nil {
+		return b.quantizeSteps(x, g)
+	}
 	p := x.accumulators()
 	r, err := NewRequantizer(p.affine, p.bound, g)
 	if err != nil {
 		return Value{}, locate(err, "output of %q", x.name)
 	}
-	index, shape := b.emitPending(p, r, x)
-	return Value{builder: b, kind: codesValue, name: x.name, shape: shape, index: index, grid: g}, nil
+	return Value{builder: b, kind: codesValue, name: x.name, shape: x.shape, planes: b.emitPending(p, r), grid: g}, nil
+}
+
+// quantizeSteps is Quantize for a grid with a Table.
+func (b *Builder) quantizeSteps(x Value, g Grid) (Value, error) {
+	if x.kind == pendingValue {
+		var err error
+		if x, err = b.widen(x, WideBits); err != nil {
+			return Value{}, err
+		}
+	}
+	thresholds := g.Thresholds(x.unit())
+	for i, t := range thresholds {
+		thresholds[i] = int32(max(math.MinInt32, min(int64(t)+int64(x.zero()), math.MaxInt32)))
+	}
+	return Value{builder: b, kind: codesValue, name: x.name, shape: x.shape, planes: b.emitPlanes(g, thresholds, x.planes[0]), grid: g}, nil
 }
 
 // quantizeImage fills the pixel tables.
@@ -132,24 +162,45 @@ func (b *Builder) quantizeImage(x Value, g Grid) (Value, error) {
 	if in := b.program.Input; !in.valid() || len(b.input.Pixel) != in.Channels {
 		return Value{}, fmt.Errorf("integer: input of shape %v with %d pixel tables: want positive sizes, less than 2^31 elements and a table per channel", in, len(b.input.Pixel))
 	}
-	if b.imageGrid != nil && *b.imageGrid != g {
-		return Value{}, fmt.Errorf("integer: input is quantized on two grids, %v and %v", *b.imageGrid, g)
+	if b.image == nil {
+		b.codeImage(x.name, g)
 	}
-	if b.imageGrid == nil {
-		b.imageGrid = &g
+	if !b.image.grid.Equal(g) {
+		return Value{}, fmt.Errorf("integer: input is quantized on two grids, one of %v and one of %v", b.image.grid, g)
+	}
+	if x.flat {
+		return b.Flatten(*b.image)
+	}
+	return *b.image, nil
+}
+
+// codeImage makes the coded image: codes of a uniform grid, levels where one byte holds them, and else indices, which
+// staircases split into planes.
+func (b *Builder) codeImage(name string, g Grid) {
+	b.image = &Value{builder: b, kind: codesValue, name: name, shape: b.program.Input, grid: g, planes: []int{0}}
+	split := len(g.Factors()) > 1
+	b.program.Zero = b.image.zero()
+	if split {
 		b.program.Zero = g.Zero
-		b.program.Pixels = make([][256]int16, len(b.input.Pixel))
-		for c, table := range b.input.Pixel {
-			for pixel, real := range table {
-				b.program.Pixels[c][pixel] = int16(g.Code(real))
+	}
+	b.program.Pixels = make([][256]int16, len(b.input.Pixel))
+	for c, table := range b.input.Pixel {
+		for pixel, real := range table {
+			code := g.Code(real)
+			if g.Table != nil && !split {
+				code = g.Level(code)
 			}
+			b.program.Pixels[c][pixel] = int16(code)
 		}
 	}
-	codes := Value{builder: b, kind: codesValue, name: x.name, shape: b.program.Input, grid: g}
-	if x.flat {
-		return b.Flatten(codes)
+	if !split {
+		return
 	}
-	return codes, nil
+	bounds := make([]int32, g.Max)
+	for i := range bounds {
+		bounds[i] = int32(i)
+	}
+	b.image.planes = b.emitPlanes(g, bounds, 0)
 }
 
 // Scale multiplies each channel of a pending or wide value by gamma and adds beta, [channels] each: how
@@ -185,7 +236,11 @@ func (b *Builder) ReLU(x Value) Value {
 		p.affine.ReLU = true
 		x.pending = &p
 	case codesValue, wideValue:
-		return b.clampAtZero(x)
+		clamped, err := b.clampAtZero(x)
+		if err != nil {
+			return Value{err: locate(err, "ReLU of %q", x.name)}
+		}
+		return clamped
 	default:
 		x.err = fmt.Errorf("integer: ReLU of %q, which is %v: quantize it first", x.name, x.kind)
 	}
@@ -210,6 +265,10 @@ func (b *Builder) PReLU(x Value, slopes []float64) (Value, error) {
 			return Value{}, fmt.Errorf("integer: PReLU of %q: slope %v of channel %d: want a finite number", x.name, slope, o)
 		}
 	}
+	x, err := b.joined(x)
+	if err != nil {
+		return Value{}, err
+	}
 	p := x.accumulators()
 	if err := p.refuseFactors(slopes); err != nil {
 		return Value{}, locate(err, "PReLU of %q", x.name)
@@ -222,22 +281,24 @@ func (b *Builder) PReLU(x Value, slopes []float64) (Value, error) {
 }
 
 // clampAtZero requantizes a value on its own grid or scale, where the multiplier is exactly 1.
-func (b *Builder) clampAtZero(x Value) Value {
+func (b *Builder) clampAtZero(x Value) (Value, error) {
+	if x.twoPlanes() {
+		return b.throughLevels(x, b.clampAtZero)
+	}
 	p := x.accumulators()
 	p.affine.ReLU = true
 	var r *Requantizer
 	var err error
 	if x.kind == codesValue {
-		r, err = NewRequantizer(p.affine, p.bound, x.grid)
+		r, err = NewRequantizer(p.affine, p.bound, x.grid.carrier())
 	} else {
 		r, err = NewWideRequantizer(p.affine, p.bound, x.scale)
 	}
 	if err != nil {
-		x.err = locate(err, "ReLU of %q", x.name)
-		return x
+		return Value{}, err
 	}
-	x.index, x.shape = b.emitPending(p, r, x)
-	return x
+	x.planes = b.emitPending(p, r)
+	return x, nil
 }
 
 // MaxPool takes the largest value of each window; padding is skipped. A pending value is pooled after
@@ -270,6 +331,9 @@ func (b *Builder) reshape(x Value, node Node) (Value, error) {
 	if err != nil {
 		return Value{}, locate(err, "%v of %q", node.Kind, x.name)
 	}
+	if node.Kind == MaxPool && x.twoPlanes() {
+		return b.throughLevels(x, func(levels Value) (Value, error) { return b.reshape(levels, node) })
+	}
 	x.shape = shape
 	if x.kind == imageValue {
 		x.flat = true
@@ -281,8 +345,12 @@ func (b *Builder) reshape(x Value, node Node) (Value, error) {
 		x.pending = &p
 		return x, nil
 	}
-	node.Inputs = []int{x.index}
-	x.index = b.emit(node)
+	planes := make([]int, len(x.planes))
+	for p, plane := range x.planes {
+		node.Inputs = []int{plane}
+		planes[p] = b.emit(node)
+	}
+	x.planes = planes
 	return x, nil
 }
 
@@ -298,14 +366,17 @@ func (b *Builder) AvgPool(x Value, w Window) (Value, error) {
 	if err != nil {
 		return Value{}, locate(err, "average of %q", x.name)
 	}
+	if x, err = b.joined(x); err != nil {
+		return Value{}, err
+	}
 	area := int64(w.Height) * int64(w.Width)
 	if x.kind == imageValue || x.kind == pendingValue || x.magnitude()*area >= 1<<WideBits {
 		if x, err = b.widen(x, w.SumBits()); err != nil {
 			return Value{}, err
 		}
 	}
-	node.Inputs = []int{x.index}
-	return Value{builder: b, kind: wideValue, name: x.name, shape: shape, index: b.emit(node), scale: x.unit() / float64(area), bound: x.magnitude() * area}, nil
+	node.Inputs = x.planes
+	return Value{builder: b, kind: wideValue, name: x.name, shape: shape, planes: []int{b.emit(node)}, scale: x.unit() / float64(area), bound: x.magnitude() * area}, nil
 }
 
 // Widen brings a pending value to a wide one, so that several nodes can take in the same numbers: what a residual
@@ -328,7 +399,7 @@ func (b *Builder) Add(x, y Value) (Value, error) {
 		if err = b.check(*operand); err != nil {
 			return Value{}, err
 		}
-		if operand.kind != codesValue {
+		if operand.kind != codesValue || operand.twoPlanes() {
 			if *operand, err = b.widen(*operand, WideBits); err != nil {
 				return Value{}, err
 			}
@@ -345,9 +416,9 @@ func (b *Builder) Add(x, y Value) (Value, error) {
 		return Value{}, locate(err, "sum of %q and %q", x.name, y.name)
 	}
 	// The two zero points fold one after the other, each with the other plane's share left out.
-	folded := r.FoldZero(x.grid.Zero, [][]int64{{1}, {0}}).FoldZero(y.grid.Zero, [][]int64{{0}, {1}})
-	index := b.emit(Node{Kind: Add, Inputs: []int{x.index, y.index}, Requantizer: folded})
-	return Value{builder: b, kind: wideValue, name: b.program.Nodes[index-1].Name, shape: x.shape, index: index, scale: scale, bound: r.Bound(bound)}, nil
+	folded := r.FoldZero(x.zero(), [][]int64{{1}, {0}}).FoldZero(y.zero(), [][]int64{{0}, {1}})
+	index := b.emit(Node{Kind: Add, Inputs: []int{x.planes[0], y.planes[0]}, Requantizer: folded})
+	return Value{builder: b, kind: wideValue, name: b.program.Nodes[index-1].Name, shape: x.shape, planes: []int{index}, scale: scale, bound: r.Bound(bound)}, nil
 }
 
 // Output ends the network: x, of as many elements as there are classes, becomes wide logits with one
@@ -382,7 +453,11 @@ func (b *Builder) Output(x Value, classes []string) (*Model, error) {
 
 // logits brings x to a wide value with a power-of-two scale that is the output of the last node.
 func (b *Builder) logits(x Value) (Value, error) {
-	last := x.kind == wideValue && x.index == len(b.program.Nodes)
+	x, err := b.joined(x)
+	if err != nil {
+		return Value{}, err
+	}
+	last := x.kind == wideValue && x.planes[0] == len(b.program.Nodes)
 	if last && powerOfTwo(x.scale) {
 		return x, nil
 	}

@@ -193,6 +193,52 @@ func TestBuilderRefuses(t *testing.T) {
 			_, err := b.Quantize(b.Input(), grid)
 			return err
 		}, "with 0 pixel tables"},
+		"two image tables": {func(_ *mirror, _ builder, _, _ value) error {
+			b := integer.NewBuilder(integer.Input{Channels: 1, Height: 1, Width: 1, Pixel: make([][256]float32, 1)})
+			_, err := b.Quantize(b.Input(), apot(1))
+			require.NoError(t, err)
+			_, err = b.Quantize(b.Input(), apot(1))
+			require.NoError(t, err)
+			_, err = b.Quantize(b.Input(), moved(apot(1)))
+			return err
+		}, "input is quantized on two grids, one of 4 bits, codes 0 to 15 around 0, scale 1, levels [0 1 2"},
+		"table": {func(m *mirror, b builder, _, p value) error {
+			g := apot(0.1)
+			g.Table.Levels[1] = 7
+			_, err := b.Quantize(p, g)
+			return err
+		}, `output of "stem": grid level 2 at 2: want ascending levels`},
+		"table of a value not finite": {func(m *mirror, b builder, _, p value) error {
+			p, err := b.Scale(p, []float64{1, math.Inf(1), 1}, []float64{0, 0, 0})
+			require.NoError(t, err)
+			_, err = b.Quantize(p, apot(0.1))
+			return err
+		}, `output of "stem": `},
+		"accumulator of two planes": {func(m *mirror, _ builder, _, _ value) error {
+			big := integer.NewBuilder(integer.Input{Channels: 140000, Height: 1, Width: 1, Pixel: make([][256]float32, 140000)})
+			x, err := big.Quantize(big.Input(), table(1, 0, integer.MaxLevel))
+			require.NoError(t, err)
+			w := m.weights(8, 1, 1, 140000)
+			for i := range w.Codes {
+				w.Codes[i] = 0x80
+			}
+			_, err = big.Linear("fc", x, w, nil)
+			return err
+		}, `layer "fc": channel 0: accumulators reach 2275840000`},
+		"scale of two planes": {func(m *mirror, b builder, _, p value) error {
+			p, err := b.Quantize(p, logarithmic(1, 1, 12))
+			require.NoError(t, err)
+			_, err = b.Scale(p, []float64{1, 1, 1}, []float64{0, 0, 0})
+			return err
+		}, `scale of "stem", which is codes: want a pending or wide value`},
+		"max pooling of two planes": {func(m *mirror, b builder, _, p value) error {
+			p, err := b.Quantize(p, logarithmic(1, 1, 12))
+			require.NoError(t, err)
+			p, err = b.MaxPool(p, integer.Window{Height: 2, Width: 2})
+			require.NoError(t, err)
+			_, err = b.Conv("conv1", p, m.weights(4, 1, 1, 3, 3, 3), nil, integer.ConvGeometry{})
+			return err
+		}, `layer "conv1": window 3x3 is larger than the padded input 2x2`},
 		"scale after ReLU": {func(m *mirror, b builder, _, p value) error {
 			_, err := b.Scale(b.ReLU(p), []float64{1, 1, 1}, []float64{0, 0, 0})
 			return err

@@ -282,20 +282,10 @@ func (r *reader) program(m *Model) *Program {
 	for i := range m.Layers {
 		p.Weights = append(p.Weights, *m.Layers[i].Weights.integers())
 	}
-	carrier := r.u8()
-	if carrier != carrierUnsigned && carrier != carrierSigned {
-		r.fail("pixel codes of carrier %d: want 0 or 1", carrier)
+	for codes := range slices.Chunk(r.carried(m.Input.Channels*256), 256) {
+		p.Pixels = append(p.Pixels, [256]int16(codes))
 	}
-	p.Pixels = make([][256]int16, r.count(m.Input.Channels, 256))
-	for c := range p.Pixels {
-		for pixel, code := range r.take(256) {
-			p.Pixels[c][pixel] = int16(code)
-			if carrier == carrierSigned {
-				p.Pixels[c][pixel] = int16(int8(code))
-			}
-		}
-	}
-	for range r.count(r.u16(), 5) {
+	for range r.count(r.u16(), 6) {
 		p.Nodes = append(p.Nodes, r.node())
 		if r.err != nil {
 			return nil
@@ -304,8 +294,28 @@ func (r *reader) program(m *Model) *Program {
 	return p
 }
 
+// carried reads a carrier and n codes in it.
+func (r *reader) carried(n int) []int16 {
+	carrier := r.u8()
+	if carrier != carrierUnsigned && carrier != carrierSigned {
+		r.fail("codes of carrier %d: want 0 or 1", carrier)
+	}
+	bytes := r.take(n)
+	codes := make([]int16, len(bytes))
+	for i, code := range bytes {
+		codes[i] = int16(code)
+		if carrier == carrierSigned {
+			codes[i] = int16(int8(code))
+		}
+	}
+	return codes
+}
+
 func (r *reader) node() Node {
-	n := Node{Kind: Kind(r.u8()), Name: r.string(), Inputs: []int{r.u16()}}
+	n := Node{Kind: Kind(r.u8()), Name: r.string()}
+	for range r.count(int(r.u8()), 2) {
+		n.Inputs = append(n.Inputs, r.u16())
+	}
 	switch n.Kind {
 	case Conv:
 		n.Weights = r.u16()
@@ -320,18 +330,27 @@ func (r *reader) node() Node {
 			Height: r.u32(), Width: r.u32(), StrideHeight: r.u32(), StrideWidth: r.u32(),
 			PadTop: r.u32(), PadLeft: r.u32(), PadBottom: r.u32(), PadRight: r.u32(),
 		}
-	case Add:
-		n.Inputs = append(n.Inputs, r.u16())
 	case Sample:
 		n.Sampling = Sampling{Stride: r.u32(), Before: r.u32(), After: r.u32()}
-	case Flatten, Requantize:
+	case Staircase:
+		n.Steps = r.steps()
+	case Flatten, Requantize, Add:
 	default:
-		r.fail("node of %v: want 1 to 8", n.Kind)
+		r.fail("node of %v: want 1 to 9", n.Kind)
 	}
 	if n.Kind.requantizes() {
 		n.Requantizer = r.requantizer()
 	}
 	return n
+}
+
+func (r *reader) steps() *Steps {
+	s := &Steps{Bounds: make([]int32, r.count(int(r.u8()), 4))}
+	for i := range s.Bounds {
+		s.Bounds[i] = r.i32()
+	}
+	s.Values = r.carried(len(s.Bounds) + 1)
+	return s
 }
 
 func (r *reader) requantizer() *Requantizer {

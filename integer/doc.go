@@ -1,8 +1,15 @@
 // Package integer is the integer model: what training simulates and what is deployed. It holds the codings of
-// activations (Grid) and weights (Weights), the arithmetic that leads from accumulators to codes
+// activations (Grid) and weights (Weights, whose tables ShiftAdd turns into shifts and additions), the arithmetic that leads from accumulators to codes
 // (Requantizer), a Builder that assembles a Program and proves that it can't overflow, an engine that
 // runs programs without floating point, in vector instructions where the machine has them, and the .goq file.
 // It needs nothing but the standard library and golang.org/x/sys, which tells what the machine has.
+//
+// # Unequal steps
+//
+// A Grid with a Table has levels of any distance. A network computes with levels, not with their codes: a sum of products
+// is then the same as ever. Levels that one byte does not hold travel as two bytes, level = 256*high + low, in two
+// values of the program, which a convolution takes in both. Staircases lead to such levels: they compare wide numbers
+// with bounds.
 //
 // # The .goq file, version 1
 //
@@ -50,7 +57,7 @@
 //	u8         0: codes of pixels are unsigned bytes, 1: signed bytes
 //	channels times 256 bytes: the code of each value that a pixel can have
 //	u16        count of nodes, at least 1; each node:
-//	             u8 kind, string name, u16 number of the input value (kind 7: two of them), then by kind:
+//	             u8 kind, string name, u8 count of inputs, as many u16 numbers of the input values, then by kind:
 //	               1 conv        u16 layer, u32 stride height, stride width, padding top, left, bottom,
 //	                             right, groups; requantizer
 //	               2 linear      u16 layer; requantizer
@@ -61,6 +68,10 @@
 //	               6 requantize  requantizer
 //	               7 add         requantizer
 //	               8 sample      u32 stride, channels before, channels after
+//	               9 staircase   u8 count B of bounds, B times i32 bound, never descending;
+//	                             u8 0: values are unsigned bytes, 1: signed bytes; B + 1 values
+//
+// Kind 7 has two inputs, kinds 1 and 2 have one or two, all others one. Two inputs have one shape.
 //
 //	requantizer: u8 planes P, u8 1 if negative sums have numbers of their own, else 0, u32 entries N,
 //	             i32 zero, i32 min, i32 max, N times u8 shift,
@@ -72,21 +83,24 @@
 // all below 2^24 in magnitude. The predicted class is the index of the largest; of equal ones the lowest.
 //
 // Each value is a tensor of integers x[c][y][x] and has a zero point. A requantizer's output has its zero, the
-// coded image the one above, maxpool, flatten and sample keep their input's, avgpool has 0.
+// coded image the one above, maxpool, flatten and sample keep their input's, avgpool has 0, a staircase what it makes of
+// its input's. Inputs of conv and linear, zero points included, lie in 0..255 or in -128..127.
 //
 //	conv        acc_p = sum over i, ky, kx of x[g*I + i][y*sy + ky - top][x*sx + kx - left] * table_p[code[o][i][ky][kx]]
 //	            with g = o / (O / groups) rounded down; x outside the input is the input's zero point.
+//	            Of two inputs, the sums of the second follow those of the first: acc_{P+p}, where the layer has P planes.
 //	            out = requantize(o, acc). The output has (H + top + bottom - KH) / sy + 1 rows, rounded
 //	            down, columns likewise
-//	linear      acc_p = sum over i of x[i] * table_p[code[o][i]]; out = requantize(o, acc)
+//	linear      acc_p = sum over i of x[i] * table_p[code[o][i]], acc_{P+p} likewise; out = requantize(o, acc)
 //	maxpool     the largest x in the window, positions outside the input left out; sizes as for conv
 //	avgpool     the sum of x - zero point over the window, positions outside the input left out
 //	flatten     the same values, in the order c, y, x, as channels of 1 x 1
 //	requantize  out = requantize(c, x)
-//	add         out = requantize(c, first x, second x); the two inputs have one shape
+//	add         out = requantize(c, first x, second x)
 //	sample      out[c][y][x] = x[c - before][y * stride][x * stride]; where c - before is no channel of the input,
 //	            the input's zero point. The output has before + C + after channels, (H - 1) / stride + 1 rows, rounded
 //	            down, columns likewise
+//	staircase   out = values[number of bounds that are less than x]
 //
 // where, c or o being the channel (entry 0 if N is 1, which is allowed for kinds 6 and 7 only),
 //

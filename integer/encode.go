@@ -184,27 +184,33 @@ func (w *writer) scales(scales []float64) {
 
 func (w *writer) program(p *Program) {
 	w.i32(p.Zero)
-	carrier := uint8(carrierUnsigned)
+	var all []int16
 	for _, table := range p.Pixels {
-		if slices.Min(table[:]) < 0 {
-			carrier = carrierSigned
-		}
+		all = append(all, table[:]...)
 	}
-	w.u8(carrier)
-	for _, table := range p.Pixels {
-		for _, code := range table {
-			w.u8(uint8(code))
-		}
-	}
+	w.carried(all)
 	w.u16(len(p.Nodes))
 	for i := range p.Nodes {
 		w.node(&p.Nodes[i])
 	}
 }
 
+// carried writes codes that one carrier holds.
+func (w *writer) carried(codes []int16) {
+	carrier := uint8(carrierUnsigned)
+	if slices.Min(codes) < 0 {
+		carrier = carrierSigned
+	}
+	w.u8(carrier)
+	for _, code := range codes {
+		w.u8(uint8(code))
+	}
+}
+
 func (w *writer) node(n *Node) {
 	w.u8(uint8(n.Kind))
 	w.string(n.Name)
+	w.u8(uint8(len(n.Inputs)))
 	for _, input := range n.Inputs {
 		w.u16(input)
 	}
@@ -220,10 +226,20 @@ func (w *writer) node(n *Node) {
 		w.u32(p.Height, p.Width, p.StrideHeight, p.StrideWidth, p.PadTop, p.PadLeft, p.PadBottom, p.PadRight)
 	case Sample:
 		w.u32(n.Sampling.Stride, n.Sampling.Before, n.Sampling.After)
+	case Staircase:
+		w.steps(n.Steps)
 	}
 	if n.Kind.requantizes() {
 		w.requantizer(n.Requantizer)
 	}
+}
+
+func (w *writer) steps(s *Steps) {
+	w.u8(uint8(len(s.Bounds)))
+	for _, bound := range s.Bounds {
+		w.i32(bound)
+	}
+	w.carried(s.Values)
 }
 
 func (w *writer) requantizer(r *Requantizer) {

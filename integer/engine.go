@@ -18,6 +18,7 @@ type engine struct {
 	slots      []slot       // memory that values share
 	slotOf     []int        // per value
 	padded     int          // bytes of the largest padded input
+	inputs     int          // the most that a convolution has
 	sums       int          // accumulators of a plane that the largest step takes at once
 	workers    sync.Pool    // of *worker
 }
@@ -119,13 +120,16 @@ func (e *engine) occupy(value int) int {
 type worker struct {
 	engine *engine
 	values []buffer
-	padded []uint8
+	padded [][]uint8 // [input]: those of a convolution with padding
 	sums   [][]int32 // [plane]: accumulators of some pixels
 	planes [][]int32 // [plane]: what a requantization takes in
 }
 
 func (e *engine) newWorker() *worker {
-	w := &worker{engine: e, padded: make([]uint8, e.padded+slack), planes: make([][]int32, maxPlanes)}
+	w := &worker{engine: e, planes: make([][]int32, maxInputs)}
+	for range e.inputs {
+		w.padded = append(w.padded, make([]uint8, e.padded+slack))
+	}
 	bytes, words := make([][]uint8, len(e.slots)), make([][]int32, len(e.slots))
 	for i, s := range e.slots {
 		if s.narrow {
@@ -186,7 +190,7 @@ func (w *worker) run(logits []int32, image []uint8) {
 func (w *worker) operate(o *operation, in, out *buffer) {
 	switch o.Kind {
 	case Conv, Linear:
-		w.convolve(o, in, out)
+		w.convolve(o, out)
 	case MaxPool:
 		o.each(in, out, func(at int, from window) { out.maximum(in, at, from) })
 	case AvgPool:
@@ -197,6 +201,8 @@ func (w *worker) operate(o *operation, in, out *buffer) {
 		out.sample(in, o.Sampling)
 	case Requantize, Add:
 		w.elementwise(o, out)
+	case Staircase:
+		o.stairs.run(in, out)
 	}
 }
 

@@ -67,7 +67,7 @@ func (s *sketch) draw() *integer.Program {
 	if s.IntN(2) == 0 {
 		input = len(s.shapes) - 1
 	}
-	n := integer.Node{Kind: integer.Kind(s.upTo(8)), Inputs: []int{input}}
+	n := integer.Node{Kind: integer.Kind(s.upTo(9)), Inputs: []int{input}}
 	w := s.fill(&n, s.shapes[input])
 	p, shape := s.with(n, w)
 	if p == nil || shape.Len() > 5000 {
@@ -103,16 +103,17 @@ func (s *sketch) fill(n *integer.Node, x integer.Shape) (w *integer.IntegerWeigh
 	case integer.Sample:
 		n.Sampling = integer.Sampling{Stride: s.upTo(3), Before: s.IntN(5), After: s.IntN(5)}
 	case integer.Add:
-		for other, shape := range s.shapes {
-			if shape == x && (len(n.Inputs) == 1 || s.IntN(2) == 0) {
-				n.Inputs = []int{n.Inputs[0], other}
-			}
-		}
+		s.second(n, x)
+	case integer.Staircase:
+		n.Steps = s.steps()
 	}
 	switch {
 	case w != nil:
+		if s.IntN(2) == 0 {
+			s.second(n, x)
+		}
 		n.Weights = len(s.program.Weights)
-		n.Requantizer = s.requantizer(len(w.Tables), w.Shape[0], 9)
+		n.Requantizer = s.requantizer(len(n.Inputs)*len(w.Tables), w.Shape[0], 9)
 	case n.Kind == integer.Requantize || n.Kind == integer.Add:
 		entries := x.Channels
 		if s.IntN(2) == 0 {
@@ -123,12 +124,39 @@ func (s *sketch) fill(n *integer.Node, x integer.Shape) (w *integer.IntegerWeigh
 	return w
 }
 
+// second gives a node a second input of the same shape as the first.
+func (s *sketch) second(n *integer.Node, x integer.Shape) {
+	for other, shape := range s.shapes {
+		if shape == x && (len(n.Inputs) == 1 || s.IntN(2) == 0) {
+			n.Inputs = []int{n.Inputs[0], other}
+		}
+	}
+}
+
+// steps draws a staircase for codes or for wide numbers.
+func (s *sketch) steps() *integer.Steps {
+	steps := &integer.Steps{}
+	low, reach := -128*s.IntN(2), int64(1)<<s.upTo(31)
+	for range s.IntN(min(256, 1<<s.IntN(9))) {
+		steps.Bounds = append(steps.Bounds, int32(s.Int64N(2*reach)-reach))
+	}
+	slices.Sort(steps.Bounds)
+	for range len(steps.Bounds) + 1 {
+		steps.Values = append(steps.Values, int16(low+s.IntN(256)))
+	}
+	return steps
+}
+
 func (s *sketch) weights(shape ...int) *integer.IntegerWeights {
 	elements := 1
 	for _, d := range shape {
 		elements *= d
 	}
-	w := &integer.IntegerWeights{Shape: shape, Codes: make([]uint16, elements), Tables: make([][]int8, s.upTo(3))}
+	planes := s.upTo(3)
+	if s.IntN(8) == 0 {
+		planes = s.upTo(8)
+	}
+	w := &integer.IntegerWeights{Shape: shape, Codes: make([]uint16, elements), Tables: make([][]int8, planes)}
 	for i := range w.Codes {
 		w.Codes[i] = uint16(s.IntN(16))
 	}
@@ -173,6 +201,7 @@ func (s *sketch) requantizer(planes, entries, bits int) *integer.Requantizer {
 func TestEnginesAgree(t *testing.T) {
 	random := rand.New(rand.NewPCG(51, 0))
 	kinds := map[integer.Kind]int{}
+	double := map[integer.Kind]int{} // of two inputs
 	for i := range 150 {
 		s := newSketch(random)
 		var p *integer.Program
@@ -186,6 +215,9 @@ func TestEnginesAgree(t *testing.T) {
 		}
 		for _, n := range p.Nodes {
 			kinds[n.Kind]++
+			if len(n.Inputs) == 2 {
+				double[n.Kind]++
+			}
 		}
 		size := p.Input.Len()
 		images := make([]uint8, 3*size)
@@ -204,9 +236,11 @@ func TestEnginesAgree(t *testing.T) {
 			got = got[p.Classes:]
 		}
 	}
-	for kind := integer.Conv; kind <= integer.Sample; kind++ {
+	for kind := integer.Conv; kind <= integer.Staircase; kind++ {
 		require.Greater(t, kinds[kind], 30, "%v", kind)
 	}
+	require.Greater(t, double[integer.Conv], 15)
+	require.Greater(t, double[integer.Linear], 15)
 }
 
 // The engines must agree on slower machines too.

@@ -67,3 +67,22 @@ func ExampleBuilder() {
 	fmt.Println(model.Classes[integer.Argmax(logits, 2)[0]])
 	// Output: left
 }
+
+// A machine without multiplier adds shifted activations: here for weights of additive powers of two, in tenths.
+func ExampleShiftAdd() {
+	table := []int8{0, 1, 2, 3, 4, 6, 8, 10, 0, -1, -2, -3, -4, -6, -8, -10}
+	shifts := integer.ShiftAdd(table)
+	fmt.Println("6 =", shifts[5])
+
+	codes, x := []uint16{7, 11, 5}, []int32{200, 31, 5}
+	sum := int32(0)
+	for i, code := range codes {
+		for _, term := range shifts[code] {
+			sum += term.Of(x[i])
+		}
+	}
+	fmt.Println(sum, 10*200-3*31+6*5)
+	// Output:
+	// 6 = [{1 true} {3 false}]
+	// 1937 1937
+}

@@ -1,7 +1,7 @@
 package integer
 
-// Index returns the number of the program's value that holds codes or a wide value.
-func (v Value) Index() int { return v.index }
+// Planes returns the numbers of the program's values that hold codes or a wide value.
+func (v Value) Planes() []int { return v.planes }
 
 // WriteHeader makes a payload edited by a test a file with a right checksum again.
 var WriteHeader = writeHeader
@@ -14,10 +14,21 @@ func PackedBytes(p *Program) int {
 	total := 0
 	for _, o := range p.ready(p.proved).operations {
 		for _, b := range o.blocks {
-			for _, weights := range b.planes {
-				total += weights.Bytes()
+			for _, planes := range b.planes {
+				for _, weights := range planes {
+					total += weights.Bytes()
+				}
 			}
 		}
 	}
 	return total
+}
+
+// Climb makes a staircase ready and returns what the fast engine does with wide numbers.
+func Climb(s *Steps) func(y []uint8, x []int32) {
+	t := newStairs(s, &buffer{}, &buffer{narrow: true})
+	return func(y []uint8, x []int32) {
+		shape := Shape{len(x), 1, 1}
+		t.run(&buffer{shape: shape, words: x}, &buffer{shape: shape, narrow: true, bytes: y})
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -191,21 +192,24 @@ var defects = map[string]struct {
 	"left-over-bits":     {at("second", 6+18+18, 0xff), "bits left over after the last code"},
 	"carrier":            {at("PROG", 12, 2), "carrier 2: want 0 or 1"},
 	"zero-point":         {at("PROG", 8, 0, 1), "want a range that 8 bits hold"},
-	"too-many-nodes":     {at("PROG", 13+4*256, 0xff, 0xff), "items of at least 5 bytes"},
+	"too-many-nodes":     {at("PROG", 13+4*256, 0xff, 0xff), "items of at least 6 bytes"},
 	"more-nodes":         {at("PROG", 13+4*256, 8), "bytes needed, 0 left"},
 	"fewer-nodes":        {at("PROG", 13+4*256, 6), "section PROG has"},
-	"unknown-kind":       {at("PROG", 13+4*256+2, 9), "node of kind 9: want 1 to 8"},
-	"later-input":        {at("PROG", 13+4*256+2+8, 1), `node "first": input 1`},
-	"unknown-layer":      {at("PROG", 13+4*256+2+10, 2), `node "first": weights 2 of 2`},
-	"zero-stride":        {at("PROG", 13+4*256+2+12, 0), "want positive sizes"},
-	"no-groups":          {at("PROG", 13+4*256+2+12+24, 0), "in 0 groups"},
-	"requantizer-planes": {at("PROG", 13+4*256+2+12+28, 0xff), "items of at least 1029 bytes"},
-	"requantizer-mark":   {at("PROG", 13+4*256+2+12+28+1, 2), "mark 2 of numbers for negative sums: want 0 or 1"},
-	"negative-numbers":   {at("PROG", 13+4*256+2+12+28+1, 1), "node of kind 0"},
-	"requantizer-count":  {at("PROG", 13+4*256+2+12+28+2, 6), "bytes needed"},
-	"requantizer-shift":  {at("PROG", 13+4*256+2+12+28+6+12, 63), "channel 0: shift 63"},
-	"requantizer-bias":   {at("PROG", 13+4*256+2+12+28+6+12+7+7, 0x7f), "beyond 2^62"},
-	"lowest-multiplier":  {at("PROG", 13+4*256+2+12+28+6+12+7+56, 0, 0, 0, 0x80), "multiplier -2^31"},
+	"unknown-kind":       {at("PROG", 13+4*256+2, 10), "node of kind 10: want 1 to 9"},
+	"no-inputs":          {at("PROG", 13+4*256+2+8, 0), "items of at least 9 bytes"},
+	"more-inputs":        {at("PROG", 13+4*256+2+8, 2), "bytes needed"},
+	"many-inputs":        {at("PROG", 13+4*256+2+8, 0xff), "255 items of at least 2 bytes"},
+	"later-input":        {at("PROG", 13+4*256+2+9, 1), `node "first": input 1`},
+	"unknown-layer":      {at("PROG", 13+4*256+2+11, 2), `node "first": weights 2 of 2`},
+	"zero-stride":        {at("PROG", 13+4*256+2+13, 0), "want positive sizes"},
+	"no-groups":          {at("PROG", 13+4*256+2+13+24, 0), "in 0 groups"},
+	"requantizer-planes": {at("PROG", 13+4*256+2+13+28, 0xff), "items of at least 1029 bytes"},
+	"requantizer-mark":   {at("PROG", 13+4*256+2+13+28+1, 2), "mark 2 of numbers for negative sums: want 0 or 1"},
+	"negative-numbers":   {at("PROG", 13+4*256+2+13+28+1, 1), "node of kind 0"},
+	"requantizer-count":  {at("PROG", 13+4*256+2+13+28+2, 6), "bytes needed"},
+	"requantizer-shift":  {at("PROG", 13+4*256+2+13+28+6+12, 63), "channel 0: shift 63"},
+	"requantizer-bias":   {at("PROG", 13+4*256+2+13+28+6+12+7+7, 0x7f), "beyond 2^62"},
+	"lowest-multiplier":  {at("PROG", 13+4*256+2+13+28+6+12+7+56, 0, 0, 0, 0x80), "multiplier -2^31"},
 	"cut-section":        {put("CLAS", 'C', 'L', 'A', 'S', 8, 0, 0, 0, 2), `want "INPT"`},
 	"trailing-bytes":     {func(_ testing.TB, d []byte) []byte { return sealed(append(d, 1, 2)) }, "2 bytes after the last section"},
 }
@@ -237,6 +241,29 @@ func TestDecodeRefusesDefects(t *testing.T) {
 	for name, c := range defects {
 		data := defectFree(t)
 		_, err := integer.Decode(c.edit(t, data))
+		var format *integer.FormatError
+		require.ErrorAs(t, err, &format, name)
+		require.ErrorContains(t, err, c.want, name)
+	}
+}
+
+// stairDefects are edits of the first staircase of the network of unequal steps; its numbers follow kind, name and input.
+var stairDefects = map[string]struct {
+	edit func(t testing.TB, data []byte) []byte
+	want string
+}{
+	"carrier":      {at("staircase3", 10+3+1+4*15, 2), "codes of carrier 2: want 0 or 1"},
+	"descending":   {at("staircase3", 10+3+1+3, 0x7f), `node "staircase3": staircase of bounds that descend`},
+	"more-bounds":  {at("staircase3", 10+3, 0xff), "codes of carrier 113: want 0 or 1"},
+	"fewer-bounds": {at("staircase3", 10+3, 0), "codes of carrier 245: want 0 or 1"},
+	"two-inputs":   {at("staircase3", 10, 2), "codes of carrier 255: want 0 or 1"},
+}
+
+func TestDecodeRefusesDefectsOfStaircases(t *testing.T) {
+	model, _ := build(t, "table", 39, 0)
+	data := encode(t, model)
+	for name, c := range stairDefects {
+		_, err := integer.Decode(c.edit(t, slices.Clone(data)))
 		var format *integer.FormatError
 		require.ErrorAs(t, err, &format, name)
 		require.ErrorContains(t, err, c.want, name)
@@ -294,7 +321,7 @@ func FuzzDecode(f *testing.F) {
 	for _, name := range []string{"INPT", "PROG"} {
 		f.Add(valid[48:find(f, valid, name)])
 	}
-	for _, name := range []string{"resnet", "prelu"} { // kinds and numbers that the small file has not
+	for _, name := range []string{"resnet", "prelu", "table", "planes"} { // kinds and numbers that the small file has not
 		m := newMirror(f, 38, networkInputs[name])
 		model, _ := m.output(networks[name](m))
 		f.Add(encode(f, model)[48:])

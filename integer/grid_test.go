@@ -2,6 +2,7 @@ package integer_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -94,4 +95,138 @@ func TestGridMagnitude(t *testing.T) {
 	require.EqualValues(t, 8, integer.Grid{Zero: 0, Min: -8, Max: 7}.Magnitude())
 	require.EqualValues(t, 255, integer.Grid{Zero: 128, Min: 0, Max: 255}.Magnitude())
 	require.EqualValues(t, 255, integer.Grid{Zero: -128, Min: -128, Max: 127}.Magnitude())
+}
+
+func TestTableGrid(t *testing.T) {
+	g := integer.Grid{Bits: 3, Scale: 0.25, Zero: 2, Max: 4, Table: &integer.Table{Levels: []int32{-8, -1, 0, 3, 100}, Bounds: []float32{-1, -0.125, 0.5, 2}}}
+	require.NoError(t, g.Validate())
+	infinity := float32(math.Inf(1))
+	for _, c := range []struct {
+		x    float32
+		want int32
+	}{
+		{-infinity, 0}, {-7, 0}, {-1, 0}, {math.Nextafter32(-1, 0), 1}, {-0.125, 1}, {-0.1, 2}, {0, 2}, {0.5, 2},
+		{math.Nextafter32(0.5, 1), 3}, {2, 3}, {2.5, 4}, {infinity, 4}, {float32(math.NaN()), 2},
+	} {
+		require.Equal(t, c.want, g.Code(c.x), "%v", c.x)
+	}
+	require.EqualValues(t, -8, g.Level(0))
+	require.Equal(t, float32(0.75), g.Value(3))
+	require.Zero(t, g.Value(g.Zero))
+	require.EqualValues(t, 100, g.Magnitude())
+	require.Equal(t, []int32{1}, g.Factors())
+	high, low := g.Split(100)
+	require.Equal(t, []int32{0, 100}, []int32{high, low})
+	require.Equal(t, "3 bits, codes 0 to 4 around 2, scale 0.25, levels [-8 -1 0 3 100] between [-1 -0.125 0.5 2]", g.String())
+}
+
+func TestTwoPlanes(t *testing.T) {
+	for _, c := range []struct {
+		levels []int32
+		want   []int32
+	}{
+		{[]int32{0, 255}, []int32{1}},
+		{[]int32{-128, 0, 127}, []int32{1}},
+		{[]int32{0, 256}, []int32{256, 1}},
+		{[]int32{-1, 0, 128}, []int32{256, 1}},
+		{[]int32{-129, 0}, []int32{256, 1}},
+	} {
+		g := table(0.5, c.levels...)
+		require.NoError(t, g.Validate())
+		require.Equal(t, c.want, g.Factors(), "%v", c.levels)
+	}
+	g := table(0.5, -integer.MaxLevel, 0, integer.MaxLevel)
+	for level := int32(-integer.MaxLevel); level <= integer.MaxLevel; level++ {
+		high, low := g.Split(level)
+		require.Equal(t, level, 256*high+low)
+		require.LessOrEqual(t, max(high, -high), int32(127))
+		require.True(t, -128 <= low && low <= 127)
+	}
+	require.EqualValues(t, 32639, g.Magnitude())
+	w := twoPlanes()
+	require.Equal(t, [][]int64{{3 * 127, 15 * 127}, {7 * 127, 13 * 127}, {3 * 127, 15 * 127}, {7 * 127, 13 * 127}}, g.AccumulatorBounds(w))
+	require.Equal(t, [][]int64{{-1, 15}, {1, 7}, {-1, 15}, {1, 7}}, g.AccumulatorSums(w))
+	require.Equal(t, [][]float64{{2048, 64}, {128, 32}, {8, 0.25}, {0.5, 0.125}}, integer.NewAffine(g, w.Planes, nil, 2).Scale)
+	low := table(0.5, -100, 0, 300)
+	require.Equal(t, [][]int64{{3, 15}, {7, 13}, {3 * 100, 15 * 100}, {7 * 100, 13 * 100}}, low.AccumulatorBounds(w))
+	uniform := integer.Grid{Bits: 4, Scale: 0.5, Max: 15}
+	require.Equal(t, w.Bound(15), uniform.AccumulatorBounds(w))
+	require.Equal(t, w.Sum(), uniform.AccumulatorSums(w))
+}
+
+func TestGridEqual(t *testing.T) {
+	g := apot(0.1)
+	require.True(t, g.Equal(apot(0.1)))
+	require.True(t, asymmetric(0.1).Equal(asymmetric(0.1)))
+	for name, h := range map[string]integer.Grid{
+		"scale": apot(0.2), "levels": table(0.1, 0, 1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32, 33, 36, 47), "uniform": unsigned(4, 0.1), "bounds": moved(apot(0.1)),
+	} {
+		require.False(t, g.Equal(h), name)
+		require.False(t, h.Equal(g), name)
+	}
+}
+
+// moved returns g with its first bound a little higher.
+func moved(g integer.Grid) integer.Grid {
+	g.Table.Bounds[0] = math.Nextafter32(g.Table.Bounds[0], 1)
+	return g
+}
+
+func TestTableValidate(t *testing.T) {
+	nan := float32(math.NaN())
+	for name, c := range map[string]struct {
+		change func(*integer.Grid)
+		want   string
+	}{
+		"codes":             {func(g *integer.Grid) { g.Max = 14 }, "grid codes [0, 14] for 16 levels and 15 bounds"},
+		"signed codes":      {func(g *integer.Grid) { g.Bits, g.Min = 5, -1 }, "grid codes [-1, 15] for 16 levels"},
+		"too many for bits": {func(g *integer.Grid) { g.Bits = 3 }, "want a range inside [0, 7] for 3 bits"},
+		"bounds":            {func(g *integer.Grid) { g.Table.Bounds = g.Table.Bounds[1:] }, "16 levels and 14 bounds"},
+		"equal levels":      {func(g *integer.Grid) { g.Table.Levels[3] = 2 }, "grid level 2 at 3: want ascending levels of at most 32639"},
+		"large level":       {func(g *integer.Grid) { g.Table.Levels[15] = 32640 }, "grid level 32640 at 15"},
+		"low level":         {func(g *integer.Grid) { g.Table.Levels[0] = math.MinInt32 }, "grid level -2147483648 at 0"},
+		"descending bounds": {func(g *integer.Grid) { g.Table.Bounds[3] = 0.1 }, "grid bound 0.1 at 3: want finite numbers that never descend"},
+		"bound no number":   {func(g *integer.Grid) { g.Table.Bounds[3] = nan }, "grid bound NaN at 3"},
+		"infinite bound":    {func(g *integer.Grid) { g.Table.Bounds[14] = float32(math.Inf(1)) }, "grid bound +Inf at 14"},
+		"no zero":           {func(g *integer.Grid) { g.Table.Levels[0] = -1 }, "grid zero point 0 has level -1"},
+		"zero elsewhere":    {func(g *integer.Grid) { g.Table.Bounds[0] = -0.1 }, "and 0 has the code 1: want level 0 and one code"},
+	} {
+		g := apot(0.1)
+		require.NoError(t, g.Validate())
+		c.change(&g)
+		require.ErrorContains(t, g.Validate(), c.want, name)
+	}
+}
+
+// An integer lies above a threshold exactly where what it is worth lies above the bound, for units that are powers of two.
+func TestThresholds(t *testing.T) {
+	grids := []integer.Grid{apot(0.0123), pot(0.31), logarithmic(1./32768, 16, 127), table(1e-40, -1, 0, 1)}
+	for _, g := range grids {
+		require.NoError(t, g.Validate())
+		for _, unit := range []float64{0x1p-30, 0x1p-12, 0.125, 1, 0x1p900} {
+			thresholds := g.Thresholds(unit)
+			require.True(t, slices.IsSorted(thresholds))
+			for i, threshold := range thresholds {
+				bound := float64(g.Table.Bounds[i])
+				for v := int64(threshold) - 2; v <= int64(threshold)+2; v++ {
+					if v > math.MinInt32 && v <= math.MaxInt32 {
+						require.Equal(t, float64(v)*unit > bound, v > int64(threshold), "%v units of %v, bound %v", v, unit, bound)
+					}
+				}
+			}
+		}
+		require.EqualValues(t, g.Zero, below(g.Thresholds(0x1p900), 0))
+		require.EqualValues(t, g.Zero, below(g.Thresholds(0x1p-1000), 0))
+	}
+	require.Equal(t, []int32{math.MinInt32, math.MaxInt32}, table(0.5, -1, 0, 1).Thresholds(1e-20))
+}
+
+// below counts thresholds below v.
+func below(thresholds []int32, v int32) (count int) {
+	for _, t := range thresholds {
+		if t < v {
+			count++
+		}
+	}
+	return count
 }

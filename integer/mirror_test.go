@@ -2,7 +2,9 @@ package integer_test
 
 import (
 	"math"
+	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,15 +45,31 @@ func newMirror(t testing.TB, seed uint64, input integer.Shape) *mirror {
 func (m *mirror) image(g integer.Grid) twin {
 	v, err := m.builder.Quantize(m.builder.Input(), g)
 	require.NoError(m.t, err)
-	return twin{v, func(trace []integer.Tensor) []float64 { return levels(trace[0], g) }}
+	return twin{v, func(trace []integer.Tensor) []float64 {
+		if g.Table != nil && len(v.Planes()) == 1 {
+			require.Zero(m.t, trace[0].Zero)
+		} else {
+			require.Equal(m.t, g.Zero, trace[0].Zero)
+		}
+		real := make([]float64, m.input.Len())
+		for i, level := range levels(trace, v) {
+			real[i] = float64(float32(level) * g.Scale)
+		}
+		return real
+	}}
 }
 
-func levels(x integer.Tensor, g integer.Grid) []float64 {
-	real := make([]float64, len(x.Values))
-	for i, q := range x.Values {
-		real[i] = float64(g.Value(q))
+// levels returns the integers that the planes of a value stand for.
+func levels(trace []integer.Tensor, v integer.Value) []int32 {
+	g, _ := v.Grid()
+	values := make([]int32, v.Shape().Len())
+	for p, factor := range g.Factors() {
+		plane := trace[v.Planes()[p]]
+		for i, x := range plane.Values {
+			values[i] += factor * (x - plane.Zero)
+		}
 	}
-	return real
+	return values
 }
 
 // weights draws a random tensor, of two's complement codes where one plane of up to 8 bits allows it.
@@ -277,23 +295,48 @@ func (m *mirror) prelu(x twin, positive bool) twin {
 // wide values 24, of a range that the weights' worst case sets.
 const slack = 2e-3
 
+// boundSlack is how far a real may lie beyond a boundary between levels.
+const boundSlack = 2e-5
+
 // quantize compares the codes with the reals and goes on from the codes.
 func (m *mirror) quantize(x twin, g integer.Grid) twin {
 	v, err := m.builder.Quantize(x.value, g)
 	require.NoError(m.t, err)
 	return twin{v, func(trace []integer.Tensor) []float64 {
-		codes, want := trace[v.Index()], x.real(trace)
-		require.Equal(m.t, v.Shape(), codes.Shape)
-		require.Equal(m.t, g.Zero, codes.Zero)
-		require.Len(m.t, want, len(codes.Values))
-		for i, q := range codes.Values {
-			exact := want[i]/float64(g.Scale) + float64(g.Zero)
-			exact = math.Max(float64(g.Min), math.Min(exact, float64(g.Max)))
-			require.InDelta(m.t, exact, float64(q), 0.5+slack, "element %d of %d", i, len(want))
-			*m.checked++
+		want, zero := x.real(trace), g.Zero
+		if g.Table != nil {
+			zero = 0
 		}
-		return levels(codes, g)
+		for _, plane := range v.Planes() {
+			require.Equal(m.t, v.Shape(), trace[plane].Shape)
+			require.Equal(m.t, zero, trace[plane].Zero)
+		}
+		require.Len(m.t, want, v.Shape().Len())
+		real := make([]float64, len(want))
+		for i, level := range levels(trace, v) {
+			m.compare(g, want[i], level)
+			real[i] = float64(float32(level) * g.Scale)
+		}
+		return real
 	}}
+}
+
+// compare checks that a level is that of a real number or, next to a boundary, a neighbour.
+func (m *mirror) compare(g integer.Grid, want float64, level int32) {
+	*m.checked++
+	if g.Table == nil {
+		exact := math.Max(float64(g.Min), math.Min(want/float64(g.Scale)+float64(g.Zero), float64(g.Max)))
+		require.InDelta(m.t, exact, float64(level+g.Zero), 0.5+slack)
+		return
+	}
+	q, known := slices.BinarySearch(g.Table.Levels, level)
+	require.True(m.t, known, "level %d", level)
+	if q > 0 {
+		require.Greater(m.t, want, float64(g.Table.Bounds[q-1])-boundSlack)
+	}
+	if q < len(g.Table.Bounds) {
+		require.LessOrEqual(m.t, want, float64(g.Table.Bounds[q])+boundSlack)
+	}
 }
 
 // output ends the network; the returned check runs an image through both and compares the logits too.
@@ -335,6 +378,41 @@ func asymmetric(scale float32) integer.Grid {
 	return integer.Grid{Bits: 8, Scale: scale, Zero: 93, Max: 255}
 }
 
+// table is a grid of the given levels with boundaries halfway between them.
+func table(scale float32, levels ...int32) integer.Grid {
+	g := integer.Grid{Bits: uint8(bits.Len(uint(len(levels) - 1))), Scale: scale, Max: int32(len(levels) - 1), Table: &integer.Table{Levels: levels}}
+	g.Zero = int32(slices.Index(levels, 0))
+	for i, level := range levels[1:] {
+		g.Table.Bounds = append(g.Table.Bounds, float32(level+levels[i])/2*scale)
+	}
+	return g
+}
+
+// apot are the levels of four bits of additive powers of two.
+func apot(scale float32) integer.Grid {
+	return table(scale, 0, 1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32, 33, 36, 48)
+}
+
+// pot are powers of two of both signs.
+func pot(scale float32) integer.Grid {
+	return table(scale, -128, -64, -32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32, 64)
+}
+
+// logarithmic are levels of both signs in two planes, so many steps to an octave.
+func logarithmic(scale float32, steps, count int) integer.Grid {
+	levels := []int32{0}
+	for i := range count {
+		if v := int32(math.Round(integer.MaxLevel * math.Exp2(float64(i-count+1)/float64(steps)))); v > levels[len(levels)-1] {
+			levels = append(levels, v)
+		}
+	}
+	for _, v := range levels[1:] {
+		levels = append(levels, -v)
+	}
+	slices.Sort(levels)
+	return table(scale, levels...)
+}
+
 // networks are the nets that the tests of builder, engine, file and second reader share.
 var networks = map[string]func(m *mirror) twin{
 	"lenet":      lenet,
@@ -343,6 +421,8 @@ var networks = map[string]func(m *mirror) twin{
 	"averaging":  averaging,
 	"resnet":     resnet,
 	"prelu":      preluNet,
+	"table":      tableNet,
+	"planes":     planesNet,
 }
 
 var networkInputs = map[string]integer.Shape{
@@ -352,6 +432,8 @@ var networkInputs = map[string]integer.Shape{
 	"averaging":  {Channels: 4, Height: 6, Width: 7},
 	"resnet":     {Channels: 3, Height: 9, Width: 10},
 	"prelu":      {Channels: 3, Height: 7, Width: 6},
+	"table":      {Channels: 2, Height: 9, Width: 8},
+	"planes":     {Channels: 3, Height: 9, Width: 8},
 }
 
 // lenet is LeNet-5 with weights of 4 bits, of 8 in the first and last layer.
@@ -456,4 +538,55 @@ func preluNet(m *mirror) twin {
 	sum := m.prelu(m.add(m.prelu(x, false), m.conv("third", m.quantize(x, signed(8, 0.01)), m.weights(4, 1, 6, 6, 1, 1), nil, integer.ConvGeometry{})), true)
 	x = m.quantize(m.flatten(m.pool(sum, integer.Window{Height: 1, Width: 1}, true)), signed(8, 0.02))
 	return m.prelu(m.linear("last", x, m.weights(8, 1, 4, x.value.Shape().Len()), m.bias(4)), false)
+}
+
+// tableNet has unequal steps that one byte plane holds, of both signs and of one, and does to such levels all that there
+// is to do.
+func tableNet(m *mirror) twin {
+	same := integer.ConvGeometry{PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}
+	two := integer.Window{Height: 2, Width: 2, StrideHeight: 1, StrideWidth: 1}
+	x := m.image(pot(0.01))
+	x = m.pool(m.relu(m.conv("first", x, m.weights(4, 2, 6, 2, 3, 3), m.bias(6), same)), two, false)
+	x = m.quantize(x, apot(0.02)) // pending, with a step that waits
+	first := x
+	grouped := same
+	grouped.Groups, grouped.StrideHeight = 3, 2
+	x = m.scale(m.conv("grouped", x, m.weights(4, 1, 9, 2, 3, 3), m.bias(9), grouped), false)
+	x = m.quantize(x, pot(0.01))
+	x = m.add(m.relu(x), m.pool(m.sample(x, 1, 0, 0), integer.Window{Height: 1, Width: 1}, false)) // codes and codes
+	x = m.quantize(x, apot(0.02))                                                                  // wide
+	x = m.quantize(m.prelu(x, false), asymmetric(0.01))
+	x = m.quantize(x, pot(0.01)) // codes of a uniform grid with a zero point
+	x = m.quantize(x, signed(8, 0.01))
+	average := m.pool(m.quantize(first, unsigned(6, 0.02)), two, true)
+	average = m.quantize(m.pool(average, two, true), apot(0.015)) // a wide value in a unit that is no power of two
+	x = m.quantize(m.linear("fc", m.flatten(x), m.weights(4, 1, 8, x.value.Shape().Len()), m.bias(8)), pot(0.005))
+	y := m.quantize(m.linear("other", m.flatten(m.widen(average)), m.weights(8, 1, 8, average.value.Shape().Len()), nil), pot(0.01))
+	return m.linear("last", m.quantize(m.add(x, m.pool(y, integer.Window{Height: 1, Width: 1}, true)), apot(0.01)), m.weights(8, 1, 4, 8), m.bias(4))
+}
+
+// planesNet has levels in two byte planes and does to them all that there is to do.
+func planesNet(m *mirror) twin {
+	same := integer.ConvGeometry{PadTop: 1, PadLeft: 2, PadBottom: 1, PadRight: 0}
+	two := integer.Window{Height: 2, Width: 2, StrideHeight: 1, StrideWidth: 1}
+	fine, coarse := logarithmic(1./32768, 16, 127), logarithmic(2./32768, 1, 7)
+	x := m.image(fine)
+	x = m.conv("first", x, m.weights(4, 2, 6, 3, 3, 3), m.bias(6), same)
+	x = m.quantize(m.flatten(x), fine) // pending, with a step that waits
+	flat := x
+	stem := m.quantize(m.relu(m.conv("stem", m.image(fine), m.weights(8, 1, 6, 3, 2, 3), m.bias(6), integer.ConvGeometry{StrideHeight: 2})), fine)
+	grouped := integer.ConvGeometry{PadTop: 1, PadBottom: 1, StrideWidth: 2, Groups: 2}
+	x = m.quantize(m.conv("grouped", stem, m.weights(5, 3, 8, 3, 3, 2), nil, grouped), fine)
+	x = m.pool(m.relu(x), two, false)
+	x = m.sample(x, 1, 1, 2)
+	y := m.quantize(m.conv("depthwise", x, m.weights(6, 1, 11, 1, 2, 2), nil, integer.ConvGeometry{Groups: 11, PadTop: 1, PadLeft: 1}), coarse)
+	y = m.add(m.widen(y), m.prelu(x, true))
+	y = m.quantize(y, coarse)
+	y = m.quantize(m.pool(y, two, true), fine)
+	y = m.quantize(m.quantize(y, coarse), pot(1./64)) // from two planes to two, and to one
+	y = m.conv("mixed", y, m.weights(4, 1, 4, 11, 1, 1), nil, integer.ConvGeometry{})
+	y = m.quantize(m.flatten(y), fine)
+	z := m.quantize(m.linear("fc", flat, m.weights(4, 1, 4, flat.value.Shape().Len()), m.bias(4)), coarse)
+	z = m.add(z, m.linear("other", y, m.weights(4, 8, 4, y.value.Shape().Len()), nil)) // sixteen accumulators
+	return m.quantize(z, fine)
 }

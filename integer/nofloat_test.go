@@ -54,7 +54,7 @@ func TestRunKnowsNoFloat(t *testing.T) {
 		require.NotEmpty(t, found, c.name)
 	}
 	_, reached := s.floats(s.pkg, "Program", "Run")
-	require.Subset(t, reached, []string{"transpose", "set", "PackBytes", "Dots", "Wide", "Bytes", "LargestBytes", "prove"})
+	require.Subset(t, reached, []string{"transpose", "set", "PackBytes", "Dots", "Wide", "Bytes", "LargestBytes", "prove", "newStairs", "index"})
 }
 
 // checkSource type-checks the packages against the compiler's export data of their imports.

@@ -10,21 +10,22 @@ import (
 type operation struct {
 	*Node
 	planes      int                 // of accumulators
-	requantizer *kernel.Requantizer // nil for kinds that have none, and where negative sums have their own numbers
+	requantizer *kernel.Requantizer // nil for kinds that have none, and where negative sums have their own numbers or planes are too many
 	width       int                 // channels that it requantizes at a time, or kernel.Lanes elements where one entry serves all
 	slide       slide               // Conv, Linear
 	blocks      []block             // Conv, Linear
 	sumPixel    int                 // accumulators from one pixel to the next
 	pixels      int                 // that are done at a time
-	border      []uint8             // a row of padding
+	borders     [][]uint8           // [input]: a row of padding
+	stairs      *stairs             // Staircase
 }
 
 // block is a part of a convolution in which every input belongs to every output: one group, or several small ones with
 // weights of zero between them.
 type block struct {
-	output, outputs int                   // first channel and number
-	input, inputs   int                   // first channel and number
-	planes          []*kernel.ByteWeights // [plane]
+	output, outputs int                     // first channel and number
+	input, inputs   int                     // first channel and number
+	planes          [][]*kernel.ByteWeights // [input of the node][plane]
 }
 
 // blocks lists the parts of a convolution with so many channels to a group.
@@ -65,15 +66,21 @@ func (e *engine) add(n *Node, index int) {
 	in, out := &e.values[n.Inputs[0]], &e.values[index+1]
 	switch n.Kind {
 	case Conv, Linear:
-		o.prepare(&e.program.Weights[n.Weights], in)
+		inputs := make([]*buffer, len(n.Inputs))
+		for k, input := range n.Inputs {
+			inputs[k] = &e.values[input]
+		}
+		o.prepare(&e.program.Weights[n.Weights], inputs)
 		height, width := o.slide.padded(in.shape)
-		e.padded = max(e.padded, height*width*in.shape.Channels)
+		e.padded, e.inputs = max(e.padded, height*width*in.shape.Channels), max(e.inputs, len(inputs))
 		e.sums = max(e.sums, o.pixels*o.sumPixel)
 	case AvgPool:
 		e.sums = max(e.sums, out.shape.Channels)
 	case Requantize, Add:
 		o.planes = len(n.Inputs)
 		e.sums = max(e.sums, elementsAtOnce, out.shape.Channels)
+	case Staircase:
+		o.stairs = newStairs(n.Steps, in, out)
 	}
 	if n.Kind.requantizes() {
 		o.pack(out)
@@ -85,7 +92,7 @@ func (e *engine) add(n *Node, index int) {
 func (o *operation) pack(out *buffer) {
 	r := *o.Requantizer
 	o.width = out.shape.Channels
-	if r.Negative != nil {
+	if r.Negative != nil || len(r.Multiplier) > kernel.MaxPlanes {
 		return
 	}
 	if len(r.Bias) == 1 && (o.Kind == Requantize || o.Kind == Add) {
@@ -97,22 +104,32 @@ func (o *operation) pack(out *buffer) {
 	o.requantizer = kernel.NewRequantizer(r.Multiplier, r.Bias, r.Shift, int64(r.Zero)-offset, int64(r.Min)-offset, int64(r.Max)-offset)
 }
 
-// prepare packs the weights for an input that is kept in a given way.
-func (o *operation) prepare(w *IntegerWeights, in *buffer) {
+// prepare packs the weights for inputs that are kept in a given way.
+func (o *operation) prepare(w *IntegerWeights, in []*buffer) {
 	geometry, shape := o.Geometry, w.Shape
 	if o.Kind == Linear {
 		geometry, shape = ConvGeometry{}.withDefaults(), []int{w.Shape[0], w.Shape[1], 1, 1}
 	}
-	o.slide, o.planes = geometry.slide(shape), len(w.Tables)
-	o.border = slices.Repeat([]uint8{in.zeroByte()}, (in.shape.Width+o.slide.left+o.slide.right)*in.shape.Channels)
+	o.slide, o.planes = geometry.slide(shape), o.accumulators(w)
+	for _, b := range in {
+		o.borders = append(o.borders, slices.Repeat([]uint8{b.zeroByte()}, (b.shape.Width+o.slide.left+o.slide.right)*b.shape.Channels))
+	}
 	o.blocks = blocks(geometry.Groups, shape[0]/geometry.Groups, shape[1])
 	o.pixels = kernel.DotPixels
 	for i := range o.blocks {
 		b := &o.blocks[i]
-		for _, table := range w.Tables {
-			b.planes = append(b.planes, b.pack(shape, w.Codes, table, len(o.blocks) == 1, in.offset))
+		for k := range in {
+			if k > 0 && in[k].offset == in[0].offset {
+				b.planes = append(b.planes, b.planes[0])
+				continue
+			}
+			var planes []*kernel.ByteWeights
+			for _, table := range w.Tables {
+				planes = append(planes, b.pack(shape, w.Codes, table, len(o.blocks) == 1, in[k].offset))
+			}
+			b.planes = append(b.planes, planes)
 		}
-		o.pixels = min(o.pixels, b.planes[0].Pixels())
+		o.pixels = min(o.pixels, b.planes[0][0].Pixels())
 		o.sumPixel = b.output + (b.outputs+kernel.Lanes-1)/kernel.Lanes*kernel.Lanes
 	}
 }
@@ -142,18 +159,24 @@ func (b *block) pack(shape []int, codes []uint16, table []int8, whole bool, offs
 }
 
 // convolve computes a convolution, or a matrix product as one of a single pixel.
-func (w *worker) convolve(o *operation, in, out *buffer) {
-	x, pitch := w.pad(o, in)
-	view := kernel.DotView{Pixel: o.slide.strideWidth * in.shape.Channels, Column: in.shape.Channels, Row: pitch}
+func (w *worker) convolve(o *operation, out *buffer) {
+	var x [maxInputs][]uint8
+	for k, input := range o.Inputs {
+		x[k] = w.pad(o, k, &w.values[input])
+	}
+	channels, pitch := w.values[o.Inputs[0]].shape.Channels, len(o.borders[0])
+	view := kernel.DotView{Pixel: o.slide.strideWidth * channels, Column: channels, Row: pitch}
 	tiles := (out.shape.Width + o.pixels - 1) / o.pixels
 	for y := range out.shape.Height {
 		for t := range tiles {
 			from, to := out.shape.Width*t/tiles, out.shape.Width*(t+1)/tiles
-			corner := x[y*o.slide.strideHeight*pitch+from*view.Pixel:]
-			for i := range o.blocks {
-				b := &o.blocks[i]
-				for p, weights := range b.planes {
-					weights.Dots(w.sums[p][b.output:], o.sumPixel, corner[b.input:], view, to-from)
+			for k := range o.Inputs {
+				corner := x[k][y*o.slide.strideHeight*pitch+from*view.Pixel:]
+				for i := range o.blocks {
+					b := &o.blocks[i]
+					for p, weights := range b.planes[k] {
+						weights.Dots(w.sums[k*len(b.planes[k])+p][b.output:], o.sumPixel, corner[b.input:], view, to-from)
+					}
 				}
 			}
 			w.requantize(o, out, (y*out.shape.Width+from)*out.shape.Channels, w.sums, o.sumPixel, to-from)
@@ -161,26 +184,25 @@ func (w *worker) convolve(o *operation, in, out *buffer) {
 	}
 }
 
-// pad surrounds the input by its zero point and returns the distance from one row to the next; without padding it
-// returns the input itself.
-func (w *worker) pad(o *operation, in *buffer) (x []uint8, pitch int) {
-	s, channels := o.slide, in.shape.Channels
-	pitch, row := len(o.border), in.shape.Width*channels
+// pad surrounds an input by its zero point, rows of the length of its border; without padding it returns the input itself.
+func (w *worker) pad(o *operation, input int, in *buffer) []uint8 {
+	s, channels, border := o.slide, in.shape.Channels, o.borders[input]
+	pitch, row := len(border), in.shape.Width*channels
 	if s.top|s.left|s.bottom|s.right == 0 {
-		return in.bytes, pitch
+		return in.bytes
 	}
-	left := s.left * channels
+	padded, left := w.padded[input], s.left*channels
 	for y := range s.top + in.shape.Height + s.bottom {
-		line := w.padded[y*pitch : (y+1)*pitch]
+		line := padded[y*pitch : (y+1)*pitch]
 		if y < s.top || y >= s.top+in.shape.Height {
-			copy(line, o.border)
+			copy(line, border)
 			continue
 		}
-		copy(line[:left], o.border)
+		copy(line[:left], border)
 		copy(line[left:], in.bytes[(y-s.top)*row:(y-s.top+1)*row])
-		copy(line[left+row:], o.border)
+		copy(line[left+row:], border)
 	}
-	return w.padded, pitch
+	return padded
 }
 
 // requantize turns accumulators, sums[plane][pixel*sumPixel + channel], into the outputs from the element at on.
@@ -197,7 +219,7 @@ func (w *worker) requantize(o *operation, out *buffer, at int, sums [][]int32, s
 
 // requantizePlainly is requantize where negative sums have numbers of their own.
 func (o *operation) requantizePlainly(out *buffer, at int, sums [][]int32, sumPixel, pixels int) {
-	var all [maxPlanes]int32
+	var all [maxAccumulators]int32
 	acc := all[:o.planes]
 	for p := range pixels {
 		for c := range o.width {

@@ -2,6 +2,7 @@ package integer
 
 import (
 	"fmt"
+	"sort"
 	"sync"
 )
 
@@ -39,14 +40,15 @@ const (
 	Requantize Kind = 6 // element-wise requantization of one value
 	Add        Kind = 7 // element-wise requantization of two values of one shape: planes 0 and 1
 	Sample     Kind = 8 // every so many rows and columns, with channels of zeros added
+	Staircase  Kind = 9 // element-wise steps: bytes in the order of bounds
 )
 
 // String returns for example "conv".
 func (k Kind) String() string {
-	if k < Conv || k > Sample {
+	if k < Conv || k > Staircase {
 		return fmt.Sprintf("kind %d", uint8(k))
 	}
-	return [...]string{"conv", "linear", "maxpool", "avgpool", "flatten", "requantize", "add", "sample"}[k-Conv]
+	return [...]string{"conv", "linear", "maxpool", "avgpool", "flatten", "requantize", "add", "sample", "staircase"}[k-Conv]
 }
 
 // requantizes reports whether nodes of the kind have a requantizer.
@@ -54,22 +56,51 @@ func (k Kind) requantizes() bool {
 	return k == Conv || k == Linear || k == Requantize || k == Add
 }
 
+// inputs returns how many values nodes of the kind take in at least and at most.
+func (k Kind) inputs() (low, high int) {
+	switch k {
+	case Conv, Linear:
+		return 1, maxInputs
+	case Add:
+		return 2, 2
+	}
+	return 1, 1
+}
+
 // Node is one step of a program.
 //
-// A convolution or matrix product sums x * table[code] over its taps in int32, one accumulator per
-// plane, where x is the code as carried: the zero point's share has been folded into the requantizer's
-// bias. Convolutions pad with the input's zero point, which also fills the channels that Sample adds. MaxPool
-// skips padding; in AvgPool it adds nothing.
+// A convolution or matrix product sums x * table[code] over its taps in int32, where x is the code as carried: the zero
+// point's share has been folded into the requantizer's bias. It has an accumulator for each input and plane of weights,
+// those of the first input before those of the second. Convolutions pad with the input's zero point, which also fills
+// the channels that Sample adds. MaxPool skips padding; in AvgPool it adds nothing.
 type Node struct {
 	Kind        Kind
 	Name        string
-	Inputs      []int        // numbers of values, each from before this node
+	Inputs      []int        // numbers of values, each from before this node: two for Add, one or two of one shape for Conv and Linear, else one
 	Weights     int          // Conv, Linear: index into Program.Weights
 	Geometry    ConvGeometry // Conv, without zero defaults
 	Window      Window       // MaxPool, AvgPool, without zero defaults
 	Sampling    Sampling     // Sample
+	Steps       *Steps       // Staircase
 	Requantizer *Requantizer // Conv, Linear (one entry per channel), Requantize, Add (that, or one entry for all)
 }
+
+// accumulators returns how many a convolution or matrix product has for each output.
+func (n *Node) accumulators(w *IntegerWeights) int { return len(n.Inputs) * len(w.Tables) }
+
+// Steps says what integers a Staircase gives: x becomes Values[#{i: Bounds[i] < x}].
+type Steps struct {
+	Bounds []int32 // up to 255, never descending
+	Values []int16 // one more, all within one 8-bit carrier
+}
+
+// index returns the number of bounds below x.
+func (s *Steps) index(x int32) int {
+	return sort.Search(len(s.Bounds), func(i int) bool { return s.Bounds[i] >= x })
+}
+
+// at returns the value of x.
+func (s *Steps) at(x int32) int32 { return int32(s.Values[s.index(x)]) }
 
 // Tensor is a value of a run: what Trace returns.
 type Tensor struct {

@@ -48,16 +48,30 @@ func TestProgramValidate(t *testing.T) {
 		change func(p *integer.Program)
 		want   string
 	}{
-		"no channels":       {func(p *integer.Program) { p.Input.Channels = 0 }, "input of shape 0x2x2"},
-		"tables":            {func(p *integer.Program) { p.Pixels = nil }, "with 0 pixel tables"},
-		"large image":       {func(p *integer.Program) { p.Input.Height, p.Input.Width = 1<<20, 1<<20 }, "less than 2^31"},
-		"pixel codes":       {func(p *integer.Program) { p.Pixels[0][7] = -1 }, "cover [-1, 255]"},
-		"zero point":        {func(p *integer.Program) { p.Zero = 256 }, "cover [0, 256]"},
-		"weights":           {func(p *integer.Program) { p.Weights[0].Codes[0] = 9 }, "weights 0: weight code 9"},
-		"no nodes":          {func(p *integer.Program) { p.Nodes = nil }, "0 nodes end in shape 1x2x2"},
-		"classes":           {func(p *integer.Program) { p.Classes = 3 }, "end in shape 2x1x1 for 3 classes"},
-		"unknown kind":      {func(p *integer.Program) { p.Nodes[0].Kind = 9 }, `node "flatten": node of kind 9`},
-		"inputs":            {func(p *integer.Program) { p.Nodes[1].Kind = integer.Add }, `node "fc": 1 inputs of a node of add: want 2`},
+		"no channels":    {func(p *integer.Program) { p.Input.Channels = 0 }, "input of shape 0x2x2"},
+		"tables":         {func(p *integer.Program) { p.Pixels = nil }, "with 0 pixel tables"},
+		"large image":    {func(p *integer.Program) { p.Input.Height, p.Input.Width = 1<<20, 1<<20 }, "less than 2^31"},
+		"pixel codes":    {func(p *integer.Program) { p.Pixels[0][7] = -1 }, "cover [-1, 255]"},
+		"zero point":     {func(p *integer.Program) { p.Zero = 256 }, "cover [0, 256]"},
+		"weights":        {func(p *integer.Program) { p.Weights[0].Codes[0] = 9 }, "weights 0: weight code 9"},
+		"no nodes":       {func(p *integer.Program) { p.Nodes = nil }, "0 nodes end in shape 1x2x2"},
+		"classes":        {func(p *integer.Program) { p.Classes = 3 }, "end in shape 2x1x1 for 3 classes"},
+		"unknown kind":   {func(p *integer.Program) { p.Nodes[0].Kind = 10 }, `node "flatten": node of kind 10`},
+		"inputs":         {func(p *integer.Program) { p.Nodes[1].Kind = integer.Add }, `node "fc": 1 inputs of a node of add: want at least 2 and at most 2`},
+		"no inputs":      {func(p *integer.Program) { p.Nodes[0].Inputs = nil }, `node "flatten": 0 inputs of a node of flatten: want at least 1`},
+		"three inputs":   {func(p *integer.Program) { p.Nodes[1].Inputs = []int{1, 1, 1} }, "3 inputs of a node of linear: want at least 1 and at most 2"},
+		"unequal inputs": {func(p *integer.Program) { p.Nodes[1].Inputs = []int{1, 0} }, "linear of shapes 4x1x1 and 1x2x2: want equal ones"},
+		"one for two":    {func(p *integer.Program) { p.Nodes[1].Inputs = []int{1, 1} }, "requantizer of 1 planes for 2 accumulators"},
+		"wide second":    {wideSecond, `node "fc": channel 0: input covers [-2147483648, 2147483647]`},
+		"no steps":       {func(p *integer.Program) { stairs(p, nil) }, `node "stairs": staircase without 1 to 256 values`},
+		"no values":      {func(p *integer.Program) { stairs(p, &integer.Steps{}) }, "staircase without 1 to 256 values"},
+		"many values": {func(p *integer.Program) {
+			stairs(p, &integer.Steps{Bounds: make([]int32, 256), Values: make([]int16, 257)})
+		}, "staircase without 1 to 256 values"},
+		"missing bounds":    {func(p *integer.Program) { stairs(p, &integer.Steps{Values: []int16{0, 1}}) }, "and a bound less"},
+		"descending bounds": {func(p *integer.Program) { stairs(p, &integer.Steps{Bounds: []int32{2, 1}, Values: []int16{0, 1, 2}}) }, "bounds that descend"},
+		"values of no byte": {func(p *integer.Program) { stairs(p, &integer.Steps{Bounds: []int32{1}, Values: []int16{-1, 128}}) }, "staircase values cover [-1, 128]"},
+		"zero of stairs":    {func(p *integer.Program) { stairs(p, &integer.Steps{Bounds: []int32{1}, Values: []int16{0, 1}}) }, "around 1: want"},
 		"own output":        {func(p *integer.Program) { p.Nodes[1].Inputs[0] = 2 }, "input 2: want the number of an earlier value, 0 to 1"},
 		"negative input":    {func(p *integer.Program) { p.Nodes[1].Inputs[0] = -1 }, "input -1"},
 		"weights index":     {func(p *integer.Program) { p.Nodes[1].Weights = 2 }, "weights 2 of 2"},
@@ -100,7 +114,7 @@ func TestProgramValidate(t *testing.T) {
 		"large negative logits":      {func(p *integer.Program) { negative(p).Bias[0] = 1 << 24 }, "want magnitudes below 2^24"},
 		"add shapes": {func(p *integer.Program) {
 			p.Nodes[1] = integer.Node{Kind: integer.Add, Inputs: []int{0, 1}, Requantizer: wide(1)}
-		}, "sum of shapes 1x2x2 and 4x1x1"},
+		}, "add of shapes 1x2x2 and 4x1x1: want equal ones"},
 		"products":          {products, "products reach 2^62"},
 		"wide into conv":    {wideIntoConv, `node "second": channel 0: input covers`},
 		"wide window sum":   {wideWindow, "window sums reach"},
@@ -131,6 +145,21 @@ func sampledZeros(p *integer.Program) {
 		{Kind: integer.Sample, Inputs: []int{1}, Sampling: integer.Sampling{Stride: 2, Before: 1}},
 		{Kind: integer.Requantize, Name: "last", Inputs: []int{2}, Requantizer: last},
 	}
+}
+
+// stairs makes the program a single staircase.
+func stairs(p *integer.Program, s *integer.Steps) {
+	p.Nodes = []integer.Node{{Kind: integer.Staircase, Name: "stairs", Inputs: []int{0}, Steps: s}}
+	p.Classes = 4
+}
+
+// wideSecond lets a matrix product take in codes and numbers that are none.
+func wideSecond(p *integer.Program) {
+	large := wide(1)
+	large.Multiplier[0][0] = math.MaxInt32
+	large.Bias[0] = -1 << 38
+	p.Nodes = append(p.Nodes[:1:1], integer.Node{Kind: integer.Requantize, Inputs: []int{1}, Requantizer: large}, p.Nodes[1])
+	p.Nodes[2].Inputs = []int{1, 2}
 }
 
 // negative gives the last node numbers for negative sums.
@@ -189,7 +218,27 @@ func TestKindString(t *testing.T) {
 	require.Equal(t, "conv", integer.Conv.String())
 	require.Equal(t, "add", integer.Add.String())
 	require.Equal(t, "sample", integer.Sample.String())
+	require.Equal(t, "staircase", integer.Staircase.String())
 	require.Equal(t, "kind 0", integer.Kind(0).String())
+}
+
+// What a staircase never gives for its input is left out of account, and its zero point is what it makes of its input's.
+func TestStaircaseRange(t *testing.T) {
+	p := small()
+	p.Classes = 4
+	p.Nodes = []integer.Node{
+		{Kind: integer.Staircase, Inputs: []int{0}, Steps: &integer.Steps{Bounds: []int32{-1, 2, 255}, Values: []int16{-128, 5, 0, 127}}},
+		{Kind: integer.Flatten, Inputs: []int{1}},
+		{Kind: integer.Requantize, Inputs: []int{2}, Requantizer: wide(1)},
+	}
+	p.Nodes[2].Requantizer.Multiplier[0][0] = 1<<24/5 + 1 // five of these are too large for a logit, by one
+	require.ErrorContains(t, p.Validate(), "logits cover [0, 16777220] around 0")
+	p = small()
+	p.Nodes = []integer.Node{{Kind: integer.Staircase, Inputs: []int{0}, Steps: &integer.Steps{Bounds: []int32{2, 2, 200}, Values: []int16{-7, 9, 0, 3}}}}
+	p.Classes = 4
+	logits, err := p.Run([]uint8{2, 3, 200, 201})
+	require.NoError(t, err)
+	require.Equal(t, []int32{-7, 0, 0, 3}, logits)
 }
 
 // A sum at the very edge of what is proved must come out right.

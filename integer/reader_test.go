@@ -34,6 +34,8 @@ type goqNode struct {
 	inputs      []int
 	layer       int
 	numbers     []int // geometry or window
+	bounds      []int64
+	values      []int64
 	requantizer goqRequantizer
 }
 
@@ -167,8 +169,7 @@ func (f *goqFile) program() {
 func (f *goqFile) node() goqNode {
 	n := goqNode{kind: f.u8()}
 	f.skipString()
-	n.inputs = []int{f.u16()}
-	if n.kind == 7 {
+	for k := f.u8(); k > 0; k-- {
 		n.inputs = append(n.inputs, f.u16())
 	}
 	if n.kind == 1 || n.kind == 2 {
@@ -179,6 +180,18 @@ func (f *goqFile) node() goqNode {
 	}
 	if n.kind == 1 || n.kind == 2 || n.kind == 6 || n.kind == 7 {
 		n.requantizer = f.requantizer()
+	}
+	if n.kind == 9 {
+		for k := f.u8(); k > 0; k-- {
+			n.bounds = append(n.bounds, f.s32())
+		}
+		for signed := f.u8() == 1; len(n.values) <= len(n.bounds); {
+			if signed {
+				n.values = append(n.values, int64(f.s8()))
+			} else {
+				n.values = append(n.values, int64(f.u8()))
+			}
+		}
 	}
 	return n
 }
@@ -249,16 +262,22 @@ func (f *goqFile) run(image []byte) []int64 {
 		in := values[n.inputs[0]]
 		switch n.kind {
 		case 1:
-			values = append(values, f.conv(n, in))
+			values = append(values, f.conv(n, values))
 		case 2:
 			n.numbers = []int{1, 1, 0, 0, 0, 0, 1}
-			values = append(values, f.conv(n, in))
+			values = append(values, f.conv(n, values))
 		case 3, 4:
 			values = append(values, goqPool(n, in))
 		case 5:
 			values = append(values, goqValue{len(in.x), 1, 1, in.zero, in.x})
 		case 8:
 			values = append(values, goqSample(n, in))
+		case 9:
+			out := goqValue{in.c, in.h, in.w, int(n.step(int64(in.zero))), nil}
+			for _, x := range in.x {
+				out.x = append(out.x, n.step(x))
+			}
+			values = append(values, out)
 		default:
 			out := goqValue{in.c, in.h, in.w, int(n.requantizer.zero), nil}
 			for i := range in.x {
@@ -274,22 +293,35 @@ func (f *goqFile) run(image []byte) []int64 {
 	return values[len(values)-1].x
 }
 
-func (f *goqFile) conv(n goqNode, in goqValue) goqValue {
-	l := f.layers[n.layer]
+func (n *goqNode) step(x int64) int64 {
+	below := 0
+	for _, bound := range n.bounds {
+		if bound < x {
+			below++
+		}
+	}
+	return n.values[below]
+}
+
+func (f *goqFile) conv(n goqNode, values []goqValue) goqValue {
+	l, in := f.layers[n.layer], values[n.inputs[0]]
 	d := append(append([]int{}, l.dimensions...), 1, 1)
 	sy, sx, top, left, bottom, right, groups := n.numbers[0], n.numbers[1], n.numbers[2], n.numbers[3], n.numbers[4], n.numbers[5], n.numbers[6]
 	out := goqValue{d[0], (in.h+top+bottom-d[2])/sy + 1, (in.w+left+right-d[3])/sx + 1, int(n.requantizer.zero), nil}
 	for o := range out.c {
 		for at := range out.h * out.w {
-			acc := make([]int64, len(l.tables))
+			acc := make([]int64, len(n.inputs)*len(l.tables))
 			for tap := range d[1] * d[2] * d[3] {
 				i, ky, kx := o/(d[0]/groups)*d[1]+tap/(d[2]*d[3]), tap/d[3]%d[2], tap%d[3]
-				y, c, x := at/out.w*sy+ky-top, at%out.w*sx+kx-left, int64(in.zero)
-				if y >= 0 && y < in.h && c >= 0 && c < in.w {
-					x = in.x[(i*in.h+y)*in.w+c]
-				}
-				for p, table := range l.tables {
-					acc[p] += x * int64(table[l.codes[o*d[1]*d[2]*d[3]+tap]])
+				y, c := at/out.w*sy+ky-top, at%out.w*sx+kx-left
+				for k, input := range n.inputs {
+					x := int64(values[input].zero)
+					if y >= 0 && y < in.h && c >= 0 && c < in.w {
+						x = values[input].x[(i*in.h+y)*in.w+c]
+					}
+					for p, table := range l.tables {
+						acc[k*len(l.tables)+p] += x * int64(table[l.codes[o*d[1]*d[2]*d[3]+tap]])
+					}
 				}
 			}
 			out.x = append(out.x, n.requantizer.apply(o, acc))

@@ -7,9 +7,9 @@ type runner struct {
 	plan    *plan
 	weights [][][]int8 // [weights][plane][element]
 	values  [][]int32
-	padded  []int32   // one convolution's input with padding
-	sums    [][]int32 // [plane]: one output channel's accumulators
-	acc     []int32   // [plane]: one output's accumulators
+	padded  [][]int32 // [input]: those of a convolution with padding
+	sums    [][]int32 // [accumulator]: those of one output channel
+	acc     []int32   // [accumulator]: those of one output
 }
 
 func newRunner(p *Program, pl *plan) *runner {
@@ -18,7 +18,7 @@ func newRunner(p *Program, pl *plan) *runner {
 			p.decoded = append(p.decoded, p.Weights[i].decode())
 		}
 	})
-	r := &runner{program: p, plan: pl, weights: p.decoded, sums: make([][]int32, maxPlanes), acc: make([]int32, maxPlanes)}
+	r := &runner{program: p, plan: pl, weights: p.decoded, acc: make([]int32, maxAccumulators)}
 	padded, plane, planes := 0, 0, 0
 	for i, v := range pl.values {
 		r.values = append(r.values, make([]int32, v.shape.Len()))
@@ -26,15 +26,17 @@ func newRunner(p *Program, pl *plan) *runner {
 			continue
 		}
 		n := &p.Nodes[i-1]
-		planes = max(planes, len(p.Weights[n.Weights].Tables))
+		planes = max(planes, n.accumulators(&p.Weights[n.Weights]))
 		in := pl.values[n.Inputs[0]].shape
 		height, width := n.Geometry.slide(p.Weights[n.Weights].Shape).padded(in)
 		padded = max(padded, in.Channels*height*width)
 		plane = max(plane, v.shape.Height*v.shape.Width)
 	}
-	r.padded = make([]int32, padded)
-	for i := range planes {
-		r.sums[i] = make([]int32, plane)
+	for range maxInputs {
+		r.padded = append(r.padded, make([]int32, padded))
+	}
+	for range planes {
+		r.sums = append(r.sums, make([]int32, plane))
 	}
 	return r
 }
@@ -56,9 +58,9 @@ func (r *runner) node(n *Node, shape Shape, out []int32) {
 	in, input := r.values[n.Inputs[0]], r.plan.values[n.Inputs[0]]
 	switch n.Kind {
 	case Conv:
-		r.conv(n, input, shape, in, out)
+		r.conv(n, shape, out)
 	case Linear:
-		r.linear(n, in, out)
+		r.linear(n, out)
 	case MaxPool:
 		pool(n.Window, input.shape, shape, in, out, maxWindow)
 	case AvgPool:
@@ -70,16 +72,22 @@ func (r *runner) node(n *Node, shape Shape, out []int32) {
 		sample(n.Sampling, input, shape, in, out)
 	case Requantize, Add:
 		r.elementwise(n, shape, out)
+	case Staircase:
+		for i, x := range in {
+			out[i] = n.Steps.at(x)
+		}
 	}
 }
 
 // linear is out[o] = requantize(sum over i of in[i] * weight[o][i]).
-func (r *runner) linear(n *Node, in, out []int32) {
-	planes := r.weights[n.Weights]
-	acc := r.acc[:len(planes)]
+func (r *runner) linear(n *Node, out []int32) {
 	for o := range out {
-		for p, weights := range planes {
-			acc[p] = dot(weights[o*len(in):(o+1)*len(in)], in)
+		acc := r.acc[:0]
+		for _, input := range n.Inputs {
+			in := r.values[input]
+			for _, weights := range r.weights[n.Weights] {
+				acc = append(acc, dot(weights[o*len(in):(o+1)*len(in)], in))
+			}
 		}
 		out[o] = n.Requantizer.Apply(o, acc)
 	}
@@ -101,34 +109,41 @@ func dot(w []int8, x []int32) int32 {
 }
 
 // conv computes one output channel after the other, each as a sum of weighted, shifted input planes.
-func (r *runner) conv(n *Node, input valueRange, shape Shape, in, out []int32) {
-	dimensions := r.program.Weights[n.Weights].Shape
+func (r *runner) conv(n *Node, shape Shape, out []int32) {
+	dimensions, planes := r.program.Weights[n.Weights].Shape, r.weights[n.Weights]
 	s := n.Geometry.slide(dimensions)
-	x, padded := r.pad(s, input, in)
+	var x [maxInputs][]int32
+	var padded Shape
+	for k, input := range n.Inputs {
+		x[k], padded = pad(r.padded[k], s, r.plan.values[input], r.values[input])
+	}
 	size := shape.Height * shape.Width
 	perGroup := shape.Channels / n.Geometry.Groups
 	for o := range shape.Channels {
 		first := o / perGroup * dimensions[1]
-		for p, weights := range r.weights[n.Weights] {
-			sum := r.sums[p][:size]
-			clear(sum)
-			each := len(weights) / shape.Channels
-			group := x[first*padded.Height*padded.Width:]
-			accumulate(sum, group, weights[o*each:(o+1)*each], s, padded, shape)
+		for k := range n.Inputs {
+			group := x[k][first*padded.Height*padded.Width:]
+			for p, weights := range planes {
+				sum := r.sums[k*len(planes)+p][:size]
+				clear(sum)
+				each := len(weights) / shape.Channels
+				accumulate(sum, group, weights[o*each:(o+1)*each], s, padded, shape)
+			}
 		}
-		r.requantize(n.Requantizer, o, len(r.weights[n.Weights]), out[o*size:(o+1)*size])
+		r.requantize(n.Requantizer, o, len(n.Inputs)*len(planes), out[o*size:(o+1)*size])
 	}
 }
 
-// pad surrounds each input plane by its zero point; without padding it returns the input itself.
-func (r *runner) pad(s slide, input valueRange, in []int32) ([]int32, Shape) {
+// pad surrounds each channel of the input by its zero point, in memory of the caller's; without padding it returns the
+// input itself.
+func pad(memory []int32, s slide, input valueRange, in []int32) ([]int32, Shape) {
 	from := input.shape
 	height, width := s.padded(from)
 	if height == from.Height && width == from.Width {
 		return in, from
 	}
 	to := Shape{from.Channels, height, width}
-	padded := r.padded[:to.Len()]
+	padded := memory[:to.Len()]
 	for i := range padded {
 		padded[i] = input.zero
 	}

@@ -1,6 +1,7 @@
 package integer
 
 import (
+	"errors"
 	"fmt"
 	"math"
 )
@@ -38,19 +39,22 @@ func (a Affine) slope(o int) float64 {
 }
 
 // NewAffine says what the accumulators of a layer are worth whose inputs are levels of grid g and whose weights have
-// the given planes: Scale = g.Scale * plane.Scale. Bias is real, one for each of channels, or nil;
-// other lengths are refused where the result is used.
+// the given planes: Scale = g.Scale * factor * plane.Scale, for every plane of g.Factors in turn and for every plane of
+// weights. Bias is real, one for each of channels, or nil; other lengths are refused where the result is used.
 func NewAffine(g Grid, planes []Plane, bias []float32, channels int) Affine {
 	a := Affine{Bias: make([]float64, max(channels, len(bias)))}
 	for o, b := range bias {
 		a.Bias[o] = float64(b)
 	}
-	for _, plane := range planes {
-		scale := make([]float64, len(plane.Scale))
-		for o := range scale {
-			scale[o] = float64(g.Scale) * plane.Scale[o]
+	for _, factor := range g.Factors() {
+		unit := float64(g.Scale) * float64(factor)
+		for _, plane := range planes {
+			scale := make([]float64, len(plane.Scale))
+			for o := range scale {
+				scale[o] = unit * plane.Scale[o]
+			}
+			a.Scale = append(a.Scale, scale)
 		}
-		a.Scale = append(a.Scale, scale)
 	}
 	return a
 }
@@ -96,10 +100,13 @@ func newBranch(planes, channels int) *Branch {
 // B = round(Bias / g.Scale * 2^s), every |m| < 2^31 and sum bound * |m| + |B| < 2^62. With slopes, the numbers
 // of Negative follow in the same way from Slope * Scale and Slope * Bias and keep the same limits. A ReLU raises
 // Min to Zero. It refuses, naming the channel, a bound of 2^31 or more, numbers that are not finite,
-// and a channel that no shift fits.
+// and a channel that no shift fits; also a grid with a Table, to which staircases lead, not requantizers.
 func NewRequantizer(a Affine, bound [][]int64, g Grid) (*Requantizer, error) {
 	if err := g.Validate(); err != nil {
 		return nil, err
+	}
+	if g.Table != nil {
+		return nil, errors.New("integer: requantization to unequal steps: want a uniform grid, or a wide value and Grid.Thresholds")
 	}
 	r := &Requantizer{Zero: g.Zero, Min: g.Min, Max: g.Max}
 	return r.fit(a, bound, float64(g.Scale))

@@ -190,6 +190,8 @@ func TestNewRequantizerRefuses(t *testing.T) {
 	}
 	_, err := integer.NewRequantizer(integer.Affine{}, nil, integer.Grid{})
 	require.ErrorContains(t, err, "grid of 0 bits")
+	_, err = integer.NewRequantizer(integer.Affine{Scale: [][]float64{{1}}, Bias: []float64{0}}, [][]int64{{5}}, apot(0.1))
+	require.ErrorContains(t, err, "requantization to unequal steps: want a uniform grid")
 	_, err = integer.NewWideRequantizer(integer.Affine{}, nil, math.NaN())
 	require.ErrorContains(t, err, "wide scale NaN")
 }

@@ -15,7 +15,7 @@ type Value struct {
 	kind    valueKind
 	name    string // of the layer or node it comes from
 	shape   Shape
-	index   int      // codes, wide: number of the program's value
+	planes  []int    // codes, wide: numbers of the program's values; more than one only for levels in two byte planes
 	grid    Grid     // codes
 	scale   float64  // wide: what one unit is worth
 	bound   int64    // wide: largest magnitude
@@ -46,6 +46,9 @@ func (v Value) Grid() (g Grid, ok bool) { return v.grid, v.kind == codesValue }
 func (v Value) Wide() (scale float64, bound int64, ok bool) {
 	return v.scale, v.bound, v.kind == wideValue
 }
+
+// twoPlanes reports whether the value is levels that no byte holds.
+func (v Value) twoPlanes() bool { return v.kind == codesValue && len(v.planes) > 1 }
 
 // pending is an output whose requantization is still to be chosen.
 type pending struct {
@@ -87,18 +90,26 @@ func (v Value) unit() float64 {
 	return v.scale
 }
 
-// accumulators returns a pending value as it is, and sees codes and wide values as accumulators of one
+// zero returns the zero point of codes and wide numbers as they are carried.
+func (v Value) zero() int32 {
+	if v.kind == codesValue {
+		return v.grid.carrier().Zero
+	}
+	return 0
+}
+
+// accumulators returns a pending value as it is, and sees codes of one plane and wide values as accumulators of one
 // plane and one channel for all.
 func (v Value) accumulators() *pending {
 	if v.kind == pendingValue {
 		return v.pending
 	}
 	return &pending{
-		node:   Node{Kind: Requantize, Inputs: []int{v.index}},
+		node:   Node{Kind: Requantize, Inputs: v.planes},
 		affine: Affine{Scale: [][]float64{{v.unit()}}, Bias: []float64{0}},
 		bound:  [][]int64{{v.magnitude()}},
 		sums:   [][]int64{{1}},
-		zero:   v.grid.Zero,
+		zero:   v.zero(),
 	}
 }
 
@@ -186,29 +197,84 @@ func (b *Builder) emit(node Node) int {
 }
 
 // emitPending appends the nodes of a pending value with its requantizer for levels.
-func (b *Builder) emitPending(p *pending, r *Requantizer, x Value) (index int, shape Shape) {
+func (b *Builder) emitPending(p *pending, r *Requantizer) []int {
 	node := p.node
 	node.Requantizer = r.FoldZero(p.zero, p.sums)
 	if node.Kind == Conv || node.Kind == Linear {
 		b.consumed[node.Weights] = true
 	}
-	index = b.emit(node)
+	index := b.emit(node)
 	for _, step := range p.later {
 		step.Inputs = []int{index}
 		index = b.emit(step)
 	}
-	return index, x.shape
+	return []int{index}
+}
+
+// emitPlanes appends a staircase for each plane of the grid's levels; index has the code of as many bounds as lie below it.
+func (b *Builder) emitPlanes(g Grid, bounds []int32, index int) []int {
+	var planes []int
+	for _, values := range g.planes() {
+		planes = append(planes, b.emit(Node{Kind: Staircase, Inputs: []int{index}, Steps: newSteps(bounds, values)}))
+	}
+	return planes
+}
+
+// newSteps leaves out the bounds between equal values.
+func newSteps(bounds []int32, values []int16) *Steps {
+	s := &Steps{Bounds: []int32{}, Values: []int16{values[0]}}
+	for i, bound := range bounds {
+		if values[i+1] != values[i] {
+			s.Bounds, s.Values = append(s.Bounds, bound), append(s.Values, values[i+1])
+		}
+	}
+	return s
+}
+
+// joined returns levels in two planes as one wide value in their own unit, which is exact; other values as they are.
+func (b *Builder) joined(x Value) (Value, error) {
+	if !x.twoPlanes() {
+		return x, nil
+	}
+	unit := float64(x.grid.Scale)
+	a := Affine{Bias: []float64{0}}
+	var bound [][]int64
+	for p, magnitude := range x.grid.PlaneMagnitudes() {
+		a.Scale = append(a.Scale, []float64{float64(x.grid.Factors()[p]) * unit})
+		bound = append(bound, []int64{magnitude})
+	}
+	r, err := NewWideRequantizer(a, bound, unit)
+	if err != nil {
+		return Value{}, locate(err, "levels of %q", x.name)
+	}
+	index := b.emit(Node{Kind: Add, Inputs: x.planes, Requantizer: r})
+	return Value{builder: b, kind: wideValue, name: x.name, shape: x.shape, planes: []int{index}, scale: unit, bound: x.grid.Magnitude()}, nil
+}
+
+// throughLevels does to levels in two planes what only their joined numbers allow and keeps their grid.
+func (b *Builder) throughLevels(x Value, do func(Value) (Value, error)) (Value, error) {
+	levels, err := b.joined(x)
+	if err != nil {
+		return Value{}, err
+	}
+	if levels, err = do(levels); err != nil {
+		return Value{}, err
+	}
+	// A level has the code of as many levels as lie below it.
+	x.shape, x.planes = levels.shape, b.emitPlanes(x.grid, x.grid.Table.Levels[:x.grid.Max], levels.planes[0])
+	return x, nil
 }
 
 // widen returns x as a wide value of at most the given bits: itself if it is one.
 func (b *Builder) widen(x Value, bits int) (Value, error) {
-	if x.kind == wideValue && x.bound < 1<<bits {
-		return x, nil
+	x, err := b.joined(x)
+	if err != nil || x.kind == wideValue && x.bound < 1<<bits {
+		return x, err
 	}
 	return b.rescale(x, bits)
 }
 
-// rescale requantizes x to a wide value with the scale that WideScale gives.
+// rescale requantizes x, of one plane, to a wide value with the scale that WideScale gives.
 func (b *Builder) rescale(x Value, bits int) (Value, error) {
 	if x.kind == imageValue {
 		return Value{}, errors.New("integer: the image is used before it is quantized")
@@ -222,8 +288,7 @@ func (b *Builder) rescale(x Value, bits int) (Value, error) {
 	if err != nil {
 		return Value{}, locate(err, "output of %q", x.name)
 	}
-	index, shape := b.emitPending(p, r, x)
-	return Value{builder: b, kind: wideValue, name: x.name, shape: shape, index: index, scale: scale, bound: r.Bound(p.bound)}, nil
+	return Value{builder: b, kind: wideValue, name: x.name, shape: x.shape, planes: b.emitPending(p, r), scale: scale, bound: r.Bound(p.bound)}, nil
 }
 
 // powerOfTwo reports whether x is a positive power of two.

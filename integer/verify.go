@@ -3,6 +3,7 @@ package integer
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/goqat/goqat/internal/kernel"
 )
@@ -125,12 +126,8 @@ func (pl *plan) addNode(p *Program, n *Node) error {
 
 // operands resolves a node's indices.
 func (pl *plan) operands(p *Program, n *Node) (inputs []valueRange, weights *IntegerWeights, err error) {
-	want := 1
-	if n.Kind == Add {
-		want = 2
-	}
-	if len(n.Inputs) != want {
-		return nil, nil, fmt.Errorf("%d inputs of a node of %v: want %d", len(n.Inputs), n.Kind, want)
+	if low, high := n.Kind.inputs(); len(n.Inputs) < low || len(n.Inputs) > high {
+		return nil, nil, fmt.Errorf("%d inputs of a node of %v: want at least %d and at most %d", len(n.Inputs), n.Kind, low, high)
 	}
 	for _, index := range n.Inputs {
 		if index < 0 || index >= len(pl.values) {
@@ -155,11 +152,11 @@ func (pl *plan) addCost(n *Node, in, out Shape, weights *IntegerWeights) error {
 		if n.Kind == Conv {
 			groups = n.Geometry.Groups
 		}
-		pl.cost.Weights += int64(len(weights.Tables)) * packedBytes(groups, weights.Shape)
+		pl.cost.Weights += int64(n.accumulators(weights)) * packedBytes(groups, weights.Shape)
 	}
 	perOutput := int64(n.Window.Height) * int64(n.Window.Width)
 	if weights != nil {
-		perOutput = int64(len(weights.Codes) / weights.Shape[0])
+		perOutput = int64(len(n.Inputs)) * int64(len(weights.Codes)/weights.Shape[0])
 	}
 	// Saturates rather than overflows: terms stay below 2^62.
 	pl.cost.Operations = min(pl.cost.Operations, 1<<62) + int64(out.Len())*perOutput
@@ -178,10 +175,10 @@ func (n *Node) elements(in, out Shape, weights *IntegerWeights) int64 {
 	switch n.Kind {
 	case Conv, Linear:
 		tile := kernel.DotPixels*(int64(out.Channels)+kernel.Lanes) + slack
-		total += int64(len(weights.Tables)) * max(tile, int64(out.Height)*int64(out.Width))
+		total += int64(n.accumulators(weights)) * max(tile, int64(out.Height)*int64(out.Width))
 		if n.Kind == Conv {
 			height, width := n.Geometry.slide(weights.Shape).padded(in)
-			total += int64(in.Channels*height*width) + slack
+			total += int64(len(n.Inputs)) * (int64(in.Channels*height*width) + slack)
 		}
 	case AvgPool, Requantize, Add:
 		total += 2 * (max(elementsAtOnce, int64(out.Channels)) + slack)
@@ -192,6 +189,9 @@ func (n *Node) elements(in, out Shape, weights *IntegerWeights) int64 {
 // outputShape returns the shape of a node's output, or an error that says what does not fit. Weights are
 // nil for kinds that have none.
 func (n *Node) outputShape(in []Shape, w *IntegerWeights) (Shape, error) {
+	if len(in) > 1 && in[0] != in[1] {
+		return Shape{}, fmt.Errorf("%v of shapes %v and %v: want equal ones", n.Kind, in[0], in[1])
+	}
 	switch n.Kind {
 	case Conv:
 		return n.convShape(in[0], w.Shape)
@@ -207,12 +207,7 @@ func (n *Node) outputShape(in []Shape, w *IntegerWeights) (Shape, error) {
 		return Shape{in[0].Len(), 1, 1}, nil
 	case Sample:
 		return n.Sampling.output(in[0])
-	case Requantize:
-		return in[0], nil
-	case Add:
-		if in[0] != in[1] {
-			return Shape{}, fmt.Errorf("sum of shapes %v and %v", in[0], in[1])
-		}
+	case Requantize, Add, Staircase:
 		return in[0], nil
 	}
 	return Shape{}, fmt.Errorf("node of %v", n.Kind)
@@ -248,6 +243,8 @@ func (pl *plan) outputRange(n *Node, in []valueRange, out Shape) (zero int32, sp
 	case AvgPool:
 		span, err := sumRange(n.Window, in[0])
 		return 0, span, err
+	case Staircase:
+		return n.Steps.outputRange(in[0])
 	}
 	r := n.Requantizer
 	channels, err := r.shape(n, out.Channels)
@@ -271,6 +268,27 @@ func (pl *plan) outputRange(n *Node, in []valueRange, out Shape) (zero int32, sp
 	return r.Zero, span, nil
 }
 
+// outputRange proves a staircase and returns the zero point and range of its output.
+func (s *Steps) outputRange(in valueRange) (zero int32, span interval, err error) {
+	if s == nil || len(s.Values) > maxSteps || len(s.Bounds) != len(s.Values)-1 {
+		return 0, interval{}, fmt.Errorf("staircase without 1 to %d values and a bound less", maxSteps)
+	}
+	if !slices.IsSorted(s.Bounds) {
+		return 0, interval{}, errors.New("staircase of bounds that descend")
+	}
+	all := interval{int64(slices.Min(s.Values)), int64(slices.Max(s.Values))}
+	if !all.codes() {
+		return 0, interval{}, fmt.Errorf("staircase values cover [%d, %d]: want a range that 8 bits hold", all.low, all.high)
+	}
+	// Every value of the input is an int32, as is its zero point.
+	zero = s.at(in.zero)
+	span = interval{int64(zero), int64(zero)}
+	for _, v := range s.Values[s.index(int32(in.span.low)) : s.index(int32(in.span.high))+1] {
+		span = span.with(int64(v))
+	}
+	return zero, span, nil
+}
+
 // sumRange proves the sum over a window, of which padding may have taken any part.
 func sumRange(w Window, in valueRange) (interval, error) {
 	levels := in.span.plus(interval{-int64(in.zero), -int64(in.zero)}).with(0)
@@ -283,23 +301,25 @@ func sumRange(w Window, in valueRange) (interval, error) {
 
 // accumulatorRange returns the range of the accumulator of each plane for one output channel.
 func (pl *plan) accumulatorRange(n *Node, in []valueRange, o int) ([]interval, error) {
-	acc := make([]interval, 0, maxPlanes)
+	acc := make([]interval, 0, maxAccumulators)
 	if n.Kind == Requantize || n.Kind == Add {
 		for _, operand := range in {
 			acc = append(acc, operand.span)
 		}
 		return acc, nil
 	}
-	codes := in[0].span.with(int64(in[0].zero))
-	if !codes.codes() {
-		return nil, fmt.Errorf("input covers [%d, %d]: want codes that 8 bits hold", codes.low, codes.high)
-	}
-	for _, sums := range pl.sums[n.Weights] {
-		s := sums[o]
-		if (s.positive-s.negative)*codes.magnitude() >= accumulatorLimit {
-			return nil, fmt.Errorf("accumulators reach %d: want less than 2^31", (s.positive-s.negative)*codes.magnitude())
+	for _, input := range in {
+		codes := input.span.with(int64(input.zero))
+		if !codes.codes() {
+			return nil, fmt.Errorf("input covers [%d, %d]: want codes that 8 bits hold", codes.low, codes.high)
 		}
-		acc = append(acc, codes.times(s.positive).plus(codes.times(s.negative)))
+		for _, sums := range pl.sums[n.Weights] {
+			s := sums[o]
+			if (s.positive-s.negative)*codes.magnitude() >= accumulatorLimit {
+				return nil, fmt.Errorf("accumulators reach %d: want less than 2^31", (s.positive-s.negative)*codes.magnitude())
+			}
+			acc = append(acc, codes.times(s.positive).plus(codes.times(s.negative)))
+		}
 	}
 	return acc, nil
 }

@@ -14,6 +14,13 @@ const (
 	maxElements   = 1<<31 - 1
 )
 
+// Limits of a node.
+const (
+	maxInputs       = 2
+	maxAccumulators = maxInputs * maxPlanes
+	maxSteps        = 256
+)
+
 // Weights is a weight tensor as integers: one code per weight and what the codes are worth.
 //
 //	w[o, ...] = sum over planes p of Scale_p[o] * Table_p[code[o, ...]]

@@ -66,7 +66,7 @@ func (w *weighted) accumulators(from *activation) (accumulators, error) {
 	if err != nil {
 		return accumulators{}, err
 	}
-	return accumulators{integer.NewAffine(g, weights.Planes, w.biases(), w.out.Channels), weights.Bound(g.Magnitude())}, nil
+	return accumulators{integer.NewAffine(g, weights.Planes, w.biases(), w.out.Channels), g.AccumulatorBounds(weights)}, nil
 }
 
 // rectified returns x after max(0, ·), for a pending x.
@@ -92,16 +92,39 @@ func (x Value) afterwards(shape Shape, step func(*Pass, Value) (Value, error)) V
 
 func (x Value) isPending() bool { return x.exact != nil && x.exact.pending != nil }
 
-// requantize turns exact x into levels of the quantizer to.
+// requantize turns exact x into levels of the quantizer to. Those of unequal steps are found, as in the engine, from
+// wide numbers.
 func (p *Pass) requantize(x Value, to *activation) (Value, error) {
-	f := &requantize{target: func(a accumulators) (*integer.Requantizer, error) {
+	wide := !x.isPending() && x.levels == nil
+	f := &requantize{}
+	f.target = func(a accumulators) (*integer.Requantizer, error) {
 		g, err := to.grid()
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case g.Table == nil:
+			return integer.NewRequantizer(a.affine, a.bound, g)
+		case wide:
+			f.stairs = staircase(g, a.affine.Scale[0][0])
+			return nil, nil
 		}
-		return integer.NewRequantizer(a.affine, a.bound, g)
-	}}
+		scale := integer.WideScale(a.affine, a.bound, integer.WideBits)
+		f.stairs = staircase(g, scale)
+		return integer.NewWideRequantizer(a.affine, a.bound, scale)
+	}
 	return p.settle(x, f, Value{levels: to, exact: exactLevels(to)})
+}
+
+// staircase leads from wide numbers of a unit to the levels of a grid.
+func staircase(g integer.Grid, unit float64) *kernel.Steps {
+	bounds, levels := make([]float32, len(g.Table.Bounds)), make([]float32, len(g.Table.Levels))
+	for i, t := range g.Thresholds(unit) {
+		bounds[i] = float32(t) // exact where a wide number, below 2^24, can be on either side
+	}
+	for i, level := range g.Table.Levels {
+		levels[i] = float32(level)
+	}
+	return kernel.NewSteps(bounds, levels)
 }
 
 // widen turns exact x into wide numbers of at most the given bits; those it has already when keep allows them stay. What
@@ -178,7 +201,9 @@ type requantize struct {
 	current     accumulators
 	requantizer *integer.Requantizer
 	fast        *kernel.BlockRequantizer // the same where the kernel can do it, else nil
-	planes      [][]part
+	stairs      *kernel.Steps            // from wide numbers to levels of unequal steps; nil where those are the result
+	split       bool                     // the input's levels are two bytes long, each a plane of its own
+	planes      [][]part                 // of sums: for each plane of the input those of the weights
 }
 
 // part is a share of a weight plane whose sums stay below 2^24, so that float32 holds them exactly; the plane's sum is
@@ -186,6 +211,7 @@ type requantize struct {
 type part struct {
 	weights []float32
 	factor  int32
+	input   int // plane of the input
 }
 
 func (f *requantize) String() string { return f.name }
@@ -197,7 +223,7 @@ func (f *requantize) prepare() error {
 		f.requantizer, err = f.target(f.current)
 	}
 	if err == nil {
-		err = f.split()
+		err = f.divide()
 	}
 	if err != nil {
 		return fmt.Errorf("layers: %s: %w", f.name, err)
@@ -206,8 +232,8 @@ func (f *requantize) prepare() error {
 	return nil
 }
 
-// split makes the parts of the planes of weights. Integers given are a plane of one part.
-func (f *requantize) split() error {
+// divide makes the parts of the planes of weights. Integers given are a plane of one part.
+func (f *requantize) divide() error {
 	f.planes = f.planes[:0]
 	if f.sums == nil {
 		f.planes = append(f.planes, []part{{factor: 1}})
@@ -221,12 +247,16 @@ func (f *requantize) split() error {
 	if err != nil {
 		return err
 	}
-	for _, plane := range weights.Planes {
-		w := part{make([]float32, len(weights.Codes)), 1}
-		for i, code := range weights.Codes {
-			w.weights[i] = float32(plane.Table[code])
+	magnitudes := g.PlaneMagnitudes()
+	f.split = len(magnitudes) > 1
+	for input, magnitude := range magnitudes {
+		for _, plane := range weights.Planes {
+			w := part{make([]float32, len(weights.Codes)), 1, input}
+			for i, code := range weights.Codes {
+				w.weights[i] = float32(plane.Table[code])
+			}
+			f.planes = append(f.planes, w.split(weights.Shape[0], magnitude))
 		}
-		f.planes = append(f.planes, w.split(weights.Shape[0], g.Magnitude()))
 	}
 	return nil
 }
@@ -260,7 +290,7 @@ func (p part) split(outputs int, magnitude int64) []part {
 	case largest <= 8:
 		return p.slice(outputs, magnitude)
 	}
-	high, low := part{make([]float32, len(p.weights)), 16 * p.factor}, part{make([]float32, len(p.weights)), p.factor}
+	high, low := part{make([]float32, len(p.weights)), 16 * p.factor, p.input}, part{make([]float32, len(p.weights)), p.factor, p.input}
 	for i, w := range p.weights {
 		high.weights[i] = float32(math.Floor(float64(w+8) / 16))
 		low.weights[i] = w - float32(16*high.weights[i])
@@ -280,7 +310,7 @@ func (p part) slice(outputs int, magnitude int64) []part {
 				k, sum = k+1, term
 			}
 			if k == len(parts) {
-				parts = append(parts, part{make([]float32, len(p.weights)), p.factor})
+				parts = append(parts, part{make([]float32, len(p.weights)), p.factor, p.input})
 			}
 			parts[k].weights[i] = p.weights[i]
 		}
@@ -330,6 +360,14 @@ func inOrder(tasks int, do func(task int)) {
 
 // compute computes the sums of every part of every plane, those of the first in y, and requantizes them.
 func (f *requantize) compute(y, x []float32, plan *kernel.Conv, tasks func(int, func(int))) {
+	inputs := [][]float32{x}
+	if f.split {
+		high, low := buffers.get(len(x)), buffers.get(len(x))
+		defer buffers.put(high)
+		defer buffers.put(low)
+		splitBytes(high, low, x)
+		inputs = [][]float32{high, low}
+	}
 	terms := make([][]float32, 0, 4)
 	for _, parts := range f.planes {
 		for _, part := range parts {
@@ -338,11 +376,19 @@ func (f *requantize) compute(y, x []float32, plan *kernel.Conv, tasks func(int, 
 				sums = buffers.get(len(y))
 				defer buffers.put(sums)
 			}
-			plan.Forward(sums, x, part.weights, nil, nil)
+			plan.Forward(sums, inputs[part.input], part.weights, nil, nil)
 			terms = append(terms, sums)
 		}
 	}
 	f.finish(y, terms, tasks)
+}
+
+// splitBytes splits levels of two bytes as the engine does.
+func splitBytes(high, low, levels []float32) {
+	for i, level := range levels {
+		high[i] = float32((int32(level) + 128) >> 8)
+		low[i] = level - 256*high[i]
+	}
 }
 
 // finish turns sums in terms into what the node holds.
@@ -350,11 +396,17 @@ func (f *requantize) finish(y []float32, terms [][]float32, tasks func(int, func
 	spatial := f.shape.Height * f.shape.Width * kernel.Lanes
 	tasks(len(y)/spatial, func(plane int) {
 		channel, from, to := plane%f.shape.Channels, plane*spatial, (plane+1)*spatial
-		if f.fast != nil {
+		switch {
+		case f.fast != nil:
 			f.fast.Span(channel, y, terms, from, to)
-			return
+		case f.requantizer == nil && f.stairs != nil:
+			copy(y[from:to], terms[0][from:to])
+		default:
+			f.elements(channel, y, terms, from, to)
 		}
-		f.elements(channel, y, terms, from, to)
+		if f.stairs != nil {
+			f.stairs.Levels(y[from:to], y[from:to])
+		}
 	})
 }
 

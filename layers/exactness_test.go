@@ -16,7 +16,27 @@ import (
 
 func pick[T any](s *random.Stream, from ...T) T { return from[s.Below(uint64(len(from)))] }
 
+// anyMethod picks a registered method, at any of the bits that it has for a role.
+func anyMethod(s *random.Stream, bits func(*quantops.Spec) quantops.Bits) quantops.Method {
+	var able []*quantops.Spec
+	for _, spec := range quantops.All() {
+		if bits(spec).Max > 0 {
+			able = append(able, spec)
+		}
+	}
+	spec := pick(s, able...)
+	b := bits(spec)
+	return quantops.MustParse(fmt.Sprintf("%s:%d", spec.Name, b.Min+int(s.Below(uint64(b.Max-b.Min+1)))))
+}
+
+// randomMethods picks variants of the linear methods, or any methods as they are.
 func randomMethods(s *random.Stream) Methods {
+	if s.Below(2) == 0 {
+		return Methods{
+			Weights:     anyMethod(s, func(spec *quantops.Spec) quantops.Bits { return spec.Weights }),
+			Activations: anyMethod(s, func(spec *quantops.Spec) quantops.Bits { return spec.Activations }),
+		}
+	}
 	method := func(choices ...string) quantops.Method {
 		return quantops.MustParse(strings.Replace(pick(s, choices...), "B", fmt.Sprint(2+s.Below(7)), 1))
 	}
@@ -250,7 +270,7 @@ func TestSplit(t *testing.T) {
 		{3, 300000, 1, 128, 3},
 	} {
 		s := random.New(uint64(c.each), "split")
-		p := part{make([]float32, c.outputs*c.each), 1}
+		p := part{weights: make([]float32, c.outputs*c.each), factor: 1}
 		for i := range p.weights {
 			p.weights[i] = float32(pick(s, c.largest, c.largest, -c.largest, c.largest-1))
 		}
@@ -312,7 +332,7 @@ type distance struct{ is, may float64 }
 func (r *rig) distances(may func(layer int) float64) (distances []distance, compared int) {
 	r.t.Helper()
 	r.run(Training)
-	codes := r.codes(r.lower())
+	levels := r.levels(r.lower())
 	parted := make([]bool, r.images)
 	for i, w := range r.watched {
 		g, err := w.core.input.grid()
@@ -324,12 +344,12 @@ func (r *rig) distances(may func(layer int) float64) (distances []distance, comp
 				continue
 			}
 			compared++
-			code, want := codes[i][k], g.Code(x)
-			if code == want {
+			level, want := levels[i][k], g.Level(g.Code(x))
+			if level == want {
 				continue
 			}
-			require.Contains(r.t, []int32{want - 1, want + 1}, code, "%s: input %d, %v", w.core.name, k, x)
-			boundary := float64(code+want)/2 - float64(g.Zero)
+			require.Contains(r.t, []int32{want - 1, want + 1}, level, "%s: input %d, %v", w.core.name, k, x)
+			boundary := float64(level+want) / 2
 			distances = append(distances, distance{math.Abs(float64(x)/float64(g.Scale) - boundary), may(i)})
 			parted[k/size] = true
 		}

@@ -172,10 +172,10 @@ func (r *rig) lower() *integer.Model {
 	return m
 }
 
-// codes returns what goes into every watched layer in the integer model, [layer][images][size].
-func (r *rig) codes(m *integer.Model) [][]int32 {
+// levels returns what goes into every watched layer in the integer model, [layer][images][size].
+func (r *rig) levels(m *integer.Model) [][]int32 {
 	r.t.Helper()
-	codes := make([][]int32, len(r.watched))
+	levels := make([][]int32, len(r.watched))
 	size := r.net.Input.Len()
 	for i := range r.images {
 		trace, err := m.Program.Trace(r.pixels[i*size : (i+1)*size])
@@ -183,23 +183,37 @@ func (r *rig) codes(m *integer.Model) [][]int32 {
 		for layer, w := range r.watched {
 			at := slices.IndexFunc(m.Program.Nodes, func(n integer.Node) bool { return n.Name == w.core.name })
 			require.GreaterOrEqual(r.t, at, 0, w.core.name)
-			codes[layer] = append(codes[layer], trace[m.Program.Nodes[at].Inputs[0]].Values...)
+			levels[layer] = append(levels[layer], r.joined(w, trace, m.Program.Nodes[at].Inputs)...)
 		}
 	}
-	return codes
+	return levels
 }
 
-// requireExact compares evaluation with the integer engine: every code that goes into a layer and every logit.
+// joined puts the levels together that go into a layer in one plane or two.
+func (r *rig) joined(w *watched, trace []integer.Tensor, inputs []int) []int32 {
+	r.t.Helper()
+	g, err := w.core.input.grid()
+	require.NoError(r.t, err)
+	factors := g.Factors()
+	require.Len(r.t, inputs, len(factors))
+	levels := make([]int32, w.core.in.Len())
+	for plane, input := range inputs {
+		for i, v := range trace[input].Values {
+			levels[i] += factors[plane] * (v - trace[input].Zero)
+		}
+	}
+	return levels
+}
+
+// requireExact compares evaluation with the integer engine: every level that goes into a layer and every logit.
 func (r *rig) requireExact() {
 	r.t.Helper()
 	logits, out := r.run(Evaluation)
 	m := r.lower()
-	for i, codes := range r.codes(m) {
+	for i, levels := range r.levels(m) {
 		w := r.watched[i]
-		g, err := w.core.input.grid()
-		require.NoError(r.t, err)
 		for k, level := range r.unpack(w.node, w.core.in.Len()) {
-			require.EqualValues(r.t, codes[k]-g.Zero, level, "%s: input %d", w.core.name, k)
+			require.EqualValues(r.t, levels[k], level, "%s: input %d", w.core.name, k)
 		}
 	}
 	want, err := m.Program.Run(r.pixels)

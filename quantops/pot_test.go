@@ -1,0 +1,5 @@
+package quantops
+
+import "testing"
+
+func TestPoTVectors(t *testing.T) { runPowerVectors(t, "pot") }
