@@ -124,6 +124,7 @@ func (b *Builder) Quantize(x Value, g Grid) (Value, error) {
 	if err := g.Validate(); err != nil {
 		return Value{}, locate(err, "output of %q", x.name)
 	}
+	g = g.clone()
 	if x.kind == imageValue {
 		return b.quantizeImage(x, g)
 	}

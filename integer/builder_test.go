@@ -76,6 +76,21 @@ func TestOutputOfAWideValue(t *testing.T) {
 	check([]uint8{0, 100, 255})
 }
 
+// A quantizer may use the memory of its grid again.
+func TestBuilderKeepsItsGrids(t *testing.T) {
+	m := newMirror(t, 17, integer.Shape{Channels: 1, Height: 1, Width: 1})
+	g := logarithmic(1./32768, 1, 7)
+	x, err := m.builder.Quantize(m.builder.Input(), g)
+	require.NoError(t, err)
+	clear(g.Table.Levels)
+	clear(g.Table.Bounds)
+	kept, ok := x.Grid()
+	require.True(t, ok)
+	require.True(t, kept.Equal(logarithmic(1./32768, 1, 7)))
+	_, err = m.builder.Quantize(m.builder.Input(), logarithmic(1./32768, 1, 7))
+	require.NoError(t, err)
+}
+
 func TestBuilderValueAccessors(t *testing.T) {
 	m := newMirror(t, 13, integer.Shape{Channels: 2, Height: 4, Width: 4})
 	x := m.image(unsigned(8, 0.02))

@@ -1,8 +1,8 @@
 // Package integer is the integer model: what training simulates and what is deployed. It holds the codings of
-// activations (Grid) and weights (Weights, whose tables ShiftAdd turns into shifts and additions), the arithmetic that leads from accumulators to codes
-// (Requantizer), a Builder that assembles a Program and proves that it can't overflow, an engine that
-// runs programs without floating point, in vector instructions where the machine has them, and the .goq file.
-// It needs nothing but the standard library and golang.org/x/sys, which tells what the machine has.
+// activations (Grid) and weights (Weights, whose tables ShiftAdd turns into shifts and additions), the arithmetic that
+// leads from accumulators to codes (Requantizer), a Builder that assembles a Program and proves that it can't overflow,
+// an engine that runs programs without floating point, in vector instructions where the machine has them, and the
+// .goq file. It needs nothing but the standard library and golang.org/x/sys, which tells what the machine has.
 //
 // # Unequal steps
 //
@@ -88,7 +88,8 @@
 //
 //	conv        acc_p = sum over i, ky, kx of x[g*I + i][y*sy + ky - top][x*sx + kx - left] * table_p[code[o][i][ky][kx]]
 //	            with g = o / (O / groups) rounded down; x outside the input is the input's zero point.
-//	            Of two inputs, the sums of the second follow those of the first: acc_{P+p}, where the layer has P planes.
+//	            Of two inputs, each has such sums of its own; those of the second follow those of the first, as
+//	            acc_{P+p} where the layer has P planes of weights
 //	            out = requantize(o, acc). The output has (H + top + bottom - KH) / sy + 1 rows, rounded
 //	            down, columns likewise
 //	linear      acc_p = sum over i of x[i] * table_p[code[o][i]], acc_{P+p} likewise; out = requantize(o, acc)

@@ -260,6 +260,17 @@ func TestEnginesAgreeOnEveryPath(t *testing.T) {
 	}
 }
 
+// What Cost says of memory must hold for every network, also where a layer has two inputs.
+func TestCostBoundsWorkingMemory(t *testing.T) {
+	for name := range networks {
+		model, _ := build(t, name, 53, 0)
+		cost, err := model.Program.Cost()
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, cost.Weights, int64(integer.PackedBytes(model.Program)), name)
+		require.GreaterOrEqual(t, 4*cost.Elements, int64(integer.WorkerBytes(model.Program)), name)
+	}
+}
+
 // A layer whose groups are small takes sixteen times its weights; what Cost says must hold for it.
 func TestCostBoundsPackedWeights(t *testing.T) {
 	m := newMirror(t, 52, integer.Shape{Channels: 48, Height: 3, Width: 3})

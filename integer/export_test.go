@@ -32,3 +32,24 @@ func Climb(s *Steps) func(y []uint8, x []int32) {
 		t.run(&buffer{shape: shape, words: x}, &buffer{shape: shape, narrow: true, bytes: y})
 	}
 }
+
+// WorkerBytes returns how much memory a worker of the fast engine has.
+func WorkerBytes(p *Program) int {
+	e := p.ready(p.proved)
+	w := e.newWorker()
+	total := 0
+	for _, s := range e.slots {
+		if s.narrow {
+			total += s.size
+		} else {
+			total += 4 * s.size
+		}
+	}
+	for _, padded := range w.padded {
+		total += len(padded)
+	}
+	for _, sums := range w.sums {
+		total += 4 * len(sums)
+	}
+	return total
+}

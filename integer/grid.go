@@ -43,6 +43,14 @@ func (g Grid) Equal(h Grid) bool {
 	return a == nil || slices.Equal(a.Levels, b.Levels) && slices.Equal(a.Bounds, b.Bounds)
 }
 
+// clone returns a copy that shares no memory.
+func (g Grid) clone() Grid {
+	if g.Table != nil {
+		g.Table = &Table{Levels: slices.Clone(g.Table.Levels), Bounds: slices.Clone(g.Table.Bounds)}
+	}
+	return g
+}
+
 // String returns for example "4 bits, codes 0 to 15 around 3, scale 0.25".
 func (g Grid) String() string {
 	text := fmt.Sprintf("%d bits, codes %d to %d around %d, scale %v", g.Bits, g.Min, g.Max, g.Zero, g.Scale)

@@ -84,9 +84,9 @@ func BenchmarkLeNet(b *testing.B) {
 	b.ReportMetric(float64(b.N)*256/b.Elapsed().Seconds(), "images/s")
 }
 
-// resNet20 is ResNet-20 for CIFAR-10 images with weights and activations of the given width, shortcuts of option A and a wide
-// residual stream: 40.5 million multiply-accumulates.
-func resNet20(m *mirror, bits uint8) twin {
+// resNet20 is ResNet-20 for CIFAR-10 images with weights of the given width, activations on a grid, shortcuts of option A and
+// a wide residual stream: 40.5 million multiply-accumulates.
+func resNet20(m *mirror, bits uint8, grid integer.Grid) twin {
 	same := integer.ConvGeometry{PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}
 	x := m.conv("stem", m.image(asymmetric(0.02)), m.weights(8, 1, 16, 3, 3, 3), m.bias(16), same)
 	x = m.widen(m.relu(m.scale(x, false)))
@@ -99,7 +99,6 @@ func resNet20(m *mirror, bits uint8) twin {
 		}
 		first := same
 		first.StrideHeight, first.StrideWidth = stride, stride
-		grid := unsigned(bits, 2/float32(int(1)<<bits))
 		y := m.quantize(x, grid)
 		y = m.conv(fmt.Sprint(i, "a"), y, m.weights(bits, 1, channels, x.value.Shape().Channels, 3, 3), nil, first)
 		y = m.quantize(m.relu(m.scale(y, false)), grid)
@@ -112,12 +111,19 @@ func resNet20(m *mirror, bits uint8) twin {
 
 // BenchmarkResNet20 is the time of one image in batches of a size, on all cores.
 func BenchmarkResNet20(b *testing.B) {
-	for _, bits := range []uint8{4, 8} {
+	for _, c := range []struct {
+		name string
+		bits uint8
+		grid integer.Grid
+	}{
+		{"W4A4", 4, unsigned(4, 1./8)}, {"W8A8", 8, unsigned(8, 1./128)},
+		{"W4A4unequal", 4, apot(1. / 24)}, {"W8A8twoplanes", 8, logarithmic(1./16384, 16, 127)},
+	} {
 		m := newMirror(b, 25, integer.Shape{Channels: 3, Height: 32, Width: 32})
-		model, _ := m.output(resNet20(m, bits))
+		model, _ := m.output(resNet20(m, c.bits, c.grid))
 		for _, batch := range []int{1, 16, 10000} {
 			images := m.randomImages(batch)
-			b.Run(fmt.Sprintf("W%dA%d/%d", bits, bits, batch), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/%d", c.name, batch), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					_, err := model.Program.Run(images)

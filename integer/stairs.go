@@ -29,8 +29,11 @@ func cellOf(x int32) uint32 {
 // newStairs prepares a staircase for an input and an output that are kept in given ways.
 func newStairs(s *Steps, in, out *buffer) *stairs {
 	t := &stairs{}
-	for i := range t.ofByte {
-		t.ofByte[i] = uint8(s.at(int32(i)+in.offset) - out.offset)
+	if in.narrow {
+		for i := range t.ofByte {
+			t.ofByte[i] = uint8(s.at(int32(i)+in.offset) - out.offset)
+		}
+		return t
 	}
 	for i := range t.bounds {
 		t.bounds[i] = math.MaxInt32
@@ -39,21 +42,31 @@ func newStairs(s *Steps, in, out *buffer) *stairs {
 	for i, v := range s.Values {
 		t.values[i] = uint8(int32(v) - out.offset)
 	}
-	for low := int64(math.MinInt32); low <= math.MaxInt32; {
-		high := lastOfCell(int32(low))
-		below := s.index(int32(low))
-		t.cells[cellOf(int32(low))] = uint8(below)
-		t.inCell = max(t.inCell, s.index(high)-below)
-		low = int64(high) + 1
-	}
+	t.fillCells(s.Bounds)
 	return t
 }
 
-// lastOfCell returns the highest integer of the cell of which low is the lowest.
-func lastOfCell(low int32) int32 {
+// fillCells goes through the cells from the lowest integer to the highest.
+func (t *stairs) fillCells(bounds []int32) {
+	below := 0
+	for low := int64(math.MinInt32); low <= math.MaxInt32; {
+		for below < len(bounds) && int64(bounds[below]) < low {
+			below++
+		}
+		cell, end := cellOf(int32(low)), endOfCell(int32(low))
+		inside := below
+		for inside < len(bounds) && int64(bounds[inside]) < end-1 {
+			inside++
+		}
+		t.cells[cell], t.inCell = uint8(below), max(t.inCell, inside-below)
+		low = end
+	}
+}
+
+// endOfCell returns the integer above the cell of which low is the lowest.
+func endOfCell(low int32) int64 {
 	distance := uint32(low ^ low>>31)
-	shift := bits.Len32(distance|1<<(cellDigits-1)) - cellDigits
-	return low + int32(1)<<shift - 1
+	return int64(low) + 1<<(bits.Len32(distance|1<<(cellDigits-1))-cellDigits)
 }
 
 // run computes every element.

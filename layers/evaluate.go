@@ -95,7 +95,7 @@ func (x Value) isPending() bool { return x.exact != nil && x.exact.pending != ni
 // requantize turns exact x into levels of the quantizer to. Those of unequal steps are found, as in the engine, from
 // wide numbers.
 func (p *Pass) requantize(x Value, to *activation) (Value, error) {
-	wide := !x.isPending() && x.levels == nil
+	wide := !x.isPending()
 	f := &requantize{}
 	f.target = func(a accumulators) (*integer.Requantizer, error) {
 		g, err := to.grid()

@@ -3,6 +3,7 @@ package quantops
 import (
 	"fmt"
 
+	"github.com/goqat/goqat/internal/kernel"
 	"gorgonia.org/gorgonia"
 )
 
@@ -60,8 +61,9 @@ type quantize struct {
 func (f *quantize) String() string { return fmt.Sprintf("quantize %T", f.Quantizer) }
 
 func (f *quantize) Forward(y []float32, x [][]float32) error {
-	if f.kind == Running && f.Update {
-		f.Quantizer.Fit(x[1], x[0], f.Extent, 1) // calibration came first
+	if q, follows := f.Quantizer.(RangeFollower); follows && f.Update {
+		low, high := kernel.Range(x[0], f.Extent)
+		q.Observe(x[1], low, high)
 	}
 	Measure(f.Quantizer, x[1], x[0])
 	f.Quantizer.Levels(y, x[0], x[1])

@@ -33,9 +33,10 @@
 //
 // With overlap, regions beyond the centre have all the levels of b bits from -m to m, of which those beyond p are used: two sums do,
 // but levels are coarser, and a weight just beyond p may be worth less than one just below it. Breakpoints=2 and 3 divide the tails
-// once more by the same rules, each part with b-1 bits between its ends; codes then have b+2 bits. Positions are placed one after the
-// other, from the centre out, and then moved in turns. The closed forms hold for one breakpoint without overlap; elsewhere gaussian
-// and laplace are numeric.
+// once more by the same rules, each part with b-1 bits between its ends; codes then have b+2 bits. Numeric places
+// them one after the other, from the centre out, and moves them in turns until they rest; search moves those of numeric, each twice,
+// as its one breakpoint, between its neighbours. The closed forms hold for one breakpoint without overlap; elsewhere gaussian and
+// laplace are numeric.
 //
 // Correct restores the mean and the standard deviation of each channel, which rounding shifts: w_q ← a·w_q + c with
 // a = std(w)/std(w_q), c = mean(w) - a·mean(w_q). It is part of the scales; c takes a fourth sum, of the activations alone.
@@ -43,7 +44,7 @@
 // The gradient is that of the straight-through estimator, dw = dy where |w| ≤ m, else 0, whether corrected or not.
 //
 // Use it for trained networks that lose too much with few uniform steps: with 4 bits it is near float without training. The price is
-// the bit for the region and sums.
+// the bit for the region and the sums. Search takes some fifty passes over the weights for each breakpoint, each time they are used.
 //
 // Fang et al., "Post-Training Piecewise Linear Quantization for Deep Neural Networks", 2020.
 package quantops

@@ -20,10 +20,10 @@ func (d Distribution) String() string { return [...]string{"gaussian", "laplace"
 // Density returns the probability density at x.
 func (d Distribution) Density(x float64) float64 {
 	if d == Laplace {
-		return kernel.Exp(-math.Sqrt2*math.Abs(x)) / math.Sqrt2
+		return kernel.Exp(float64(-math.Sqrt2*math.Abs(x))) / math.Sqrt2
 	}
 	const norm = 1 / (math.Sqrt2 * math.SqrtPi)
-	return norm * kernel.Exp(-0.5*float64(x*x))
+	return norm * kernel.Exp(float64(-0.5*float64(x*x)))
 }
 
 // Cumulative returns F(x), the probability of a number up to x, to about 1e-15.
@@ -38,7 +38,7 @@ func (d Distribution) Cumulative(x float64) float64 {
 func (d Distribution) beyond(x float64) float64 {
 	switch {
 	case d == Laplace:
-		return 0.5 * kernel.Exp(-math.Sqrt2*x)
+		return 0.5 * kernel.Exp(float64(-math.Sqrt2*x))
 	case x < 3:
 		return 0.5 - float64(d.Density(x)*gaussianSeries(x))
 	}
@@ -50,7 +50,7 @@ func gaussianSeries(x float64) float64 {
 	square := float64(x * x)
 	sum, term := x, x
 	for n := 3.0; term > 1e-17*sum; n += 2 {
-		term *= square / n
+		term = float64(term * (square / n))
 		sum += term
 	}
 	return sum
@@ -192,7 +192,7 @@ func (e Piecewise) Descend(p []float64, reach float64) {
 			if between == 0 {
 				continue
 			}
-			next := p[i] - rate*e.slope(p[i], low, high, beyondLow, beyondHigh)/between
+			next := p[i] - float64(rate*e.slope(p[i], low, high, beyondLow, beyondHigh))/between
 			next = min(max(next, low), high)
 			moved = max(moved, math.Abs(next-p[i]))
 			p[i] = next

@@ -64,8 +64,8 @@ func newRegions(bits int, overlap bool, breakpoints []float32, reach float32) re
 // correct makes the values gain·value + shift.
 func (s *regions) correct(gain, shift float64) {
 	for r := range s.pieces {
-		s.pieces[r].step *= gain
-		s.pieces[r].offset *= gain
+		p := &s.pieces[r]
+		p.step, p.offset = float64(p.step*gain), float64(p.offset*gain)
 	}
 	s.shift = shift
 }

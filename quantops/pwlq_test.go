@@ -1,7 +1,9 @@
 package quantops
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"math"
 	"slices"
 	"testing"
@@ -14,7 +16,7 @@ import (
 // heavyTailed are numbers of four channels with a few far out.
 func heavyTailed() []float32 {
 	x, factor := noise(4*300, 21), noise(4*300, 22)
-	return each(x, func(i int, v float32) float32 { return 0.1 * v * (1 + factor[i]*factor[i]) * float32(1+i/300) })
+	return each(x, func(i int, v float32) float32 { return 0.1 * v * (1 + float32(factor[i]*factor[i])) * float32(1+i/300) })
 }
 
 // fittedPWLQ makes a quantizer of four channels and fits it.
@@ -208,6 +210,21 @@ func TestPWLQGradientIsClipped(t *testing.T) {
 	dx := make([]float32, 5)
 	q.Backward(dx, nil, []float32{1, 2, 3, 4, 5}, []float32{-1.5, -1, 0.2, 1, 1.001}, []float32{0.3, 1, 1.1, 0})
 	require.Equal(t, []float32{0, 2, 3, 4, 0}, dx)
+}
+
+// Parameters, values and gradients have the same bits on every machine.
+func TestPWLQBits(t *testing.T) {
+	x, h := heavyTailed(), fnv.New64a()
+	for _, options := range []string{"", ",breakpoint=laplace", ",breakpoint=descent", ",breakpoint=search,breakpoints=2", ",breakpoint=learned,correct", ",breakpoint=numeric,dist=laplace,breakpoints=3,correct", ",overlap"} {
+		q, theta := fittedPWLQ(t, "pwlq:4"+options, x)
+		y, dtheta := make([]float32, len(x)), make([]float32, len(theta))
+		q.Levels(y, x, theta)
+		q.Backward(make([]float32, len(x)), dtheta, x, x, theta)
+		for _, v := range slices.Concat(theta, y, dtheta) {
+			require.NoError(t, binary.Write(h, binary.LittleEndian, v))
+		}
+	}
+	require.Equal(t, "1f4a930f36ab52c1", fmt.Sprintf("%x", h.Sum64()))
 }
 
 func TestPWLQAllocatesNothing(t *testing.T) {

@@ -26,9 +26,6 @@ func newPWLQFor(t *testing.T, text string, channels, size int) *pwlq {
 	t.Helper()
 	made, err := MustParse(text).Quantizer(Target{Role: Weights, Channels: channels, Size: size, Signed: true})
 	require.NoError(t, err)
-	if learned, ok := made.(*learnedPWLQ); ok {
-		return &learned.pwlq
-	}
 	return made.(*pwlq)
 }
 

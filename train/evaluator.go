@@ -15,6 +15,8 @@ type Evaluation struct {
 	Accuracy float64 // share of images whose largest logit is that of their label
 	Loss     float64 // mean cross-entropy
 	Classes  []int   // predicted class of every image: the largest logit, the first among equals
+
+	logits []float32 // real, [image][class]
 }
 
 // Agreement returns the share of images that both evaluations put into the same class.
@@ -26,6 +28,15 @@ func (e Evaluation) Agreement(other Evaluation) float64 {
 		}
 	}
 	return float64(same) / float64(len(e.Classes))
+}
+
+// LogitDifference returns the largest difference between a logit of one evaluation and of the other.
+func (e Evaluation) LogitDifference(other Evaluation) float64 {
+	largest := 0.0
+	for i, v := range e.logits {
+		largest = max(largest, math.Abs(float64(v)-float64(other.logits[i])))
+	}
+	return largest
 }
 
 // EvaluationBatch is how many images evaluations look at together. It has no effect on scores.
@@ -104,6 +115,7 @@ func (e *Evaluator) Evaluate(d *datasets.Dataset) (Evaluation, error) {
 			return Evaluation{}, err
 		}
 		loss += e.loss(len(indices))
+		score.logits = append(score.logits, e.batchLogits(len(indices))...)
 		for i, index := range indices {
 			class := e.class(i)
 			score.Classes = append(score.Classes, class)
@@ -177,13 +189,18 @@ func (e *Evaluator) Logits(d *datasets.Dataset, indices []int) ([]float32, error
 	if err := e.run(d, indices); err != nil {
 		return nil, err
 	}
+	return e.batchLogits(len(indices)), nil
+}
+
+// batchLogits returns the real logits of the batch's n images, [image][class].
+func (e *Evaluator) batchLogits(n int) []float32 {
 	classes, unit := e.network.Output.Len(), e.unit()
-	logits := make([]float32, len(indices)*classes)
-	kernel.Unpack(logits, e.logits, len(indices), classes)
+	logits := make([]float32, n*classes)
+	kernel.Unpack(logits, e.logits, n, classes)
 	for i := range logits {
 		logits[i] = float32(float64(logits[i]) * unit)
 	}
-	return logits, nil
+	return logits
 }
 
 // Close ends the evaluator's machine.

@@ -395,8 +395,8 @@ func scoreIntegers(model *integer.Model, test *datasets.Dataset, fake Evaluation
 	if err != nil {
 		return err
 	}
-	agreement := fake.Agreement(score)
-	r.Accuracy.Integer, r.Agreement = &score.Accuracy, &agreement
+	agreement, difference := fake.Agreement(score), fake.LogitDifference(score)
+	r.Accuracy.Integer, r.Agreement, r.LogitDifference = &score.Accuracy, &agreement, &difference
 	return nil
 }
 

@@ -36,7 +36,7 @@ func lenet5(m layers.Methods) (*layers.Network, error) {
 // resultKeys are all keys of result.json, and the types of what they hold where it is not null.
 var resultKeys = map[string]string{
 	"model": "text", "data": "text", "weights": "text", "acts": "text", "seed": "number", "epochs": "number",
-	"accuracy": "object", "accuracy.float": "number", "accuracy.fake_quant": "number", "accuracy.integer": "number", "agreement": "number",
+	"accuracy": "object", "accuracy.float": "number", "accuracy.fake_quant": "number", "accuracy.integer": "number", "agreement": "number", "logit_difference": "number",
 	"weights_sha256": "text", "bytes": "object", "bytes.float": "number", "bytes.integer": "number", "seconds": "number", "images_per_second": "number",
 }
 
@@ -71,8 +71,8 @@ func requireKeys(t *testing.T, folder string) (null []string) {
 
 // Every combination of methods runs from images to whatever it has of integers.
 func TestExperimentEndToEnd(t *testing.T) {
-	none := []string{"accuracy.fake_quant", "accuracy.integer", "agreement", "bytes.integer"}
-	codes := []string{"accuracy.integer", "agreement"}
+	none := []string{"accuracy.fake_quant", "accuracy.integer", "agreement", "bytes.integer", "logit_difference"}
+	codes := []string{"accuracy.integer", "agreement", "logit_difference"}
 	for _, c := range []struct {
 		weights, acts string
 		lenet         bool
@@ -85,7 +85,7 @@ func TestExperimentEndToEnd(t *testing.T) {
 		{"linear:3", "lsq:5", false, nil},
 		{"none", "none", false, none},
 		{"lsq:4", "none", false, codes},
-		{"none", "linear:8", false, []string{"accuracy.integer", "agreement", "bytes.integer"}},
+		{"none", "linear:8", false, []string{"accuracy.integer", "agreement", "bytes.integer", "logit_difference"}},
 	} {
 		t.Run(c.weights+" "+c.acts, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "new", "run")

@@ -38,7 +38,10 @@ func EvaluateModel(model *integer.Model, d *datasets.Dataset) (Evaluation, error
 	if err != nil {
 		return Evaluation{}, fmt.Errorf("train: %w", err)
 	}
-	score := Evaluation{Classes: integer.Argmax(logits, len(model.Classes))}
+	score := Evaluation{Classes: integer.Argmax(logits, len(model.Classes)), logits: make([]float32, len(logits))}
+	for i, v := range logits {
+		score.logits[i] = float32(float64(v) * model.LogitScale) // exact: below 2^24, and a power of two
+	}
 	right := 0
 	for i, class := range score.Classes {
 		if class == int(d.Labels[i]) {

@@ -17,7 +17,8 @@ type Result struct {
 	Seed            uint64     `json:"seed"`
 	Epochs          int        `json:"epochs"` // of both phases
 	Accuracy        Accuracies `json:"accuracy"`
-	Agreement       *float64   `json:"agreement"` // share of test images of equal class, fake-quantized and integer
+	Agreement       *float64   `json:"agreement"`        // share of test images of equal class, fake-quantized and integer
+	LogitDifference *float64   `json:"logit_difference"` // largest between the two
 	WeightsSHA256   string     `json:"weights_sha256"`
 	Bytes           Sizes      `json:"bytes"`
 	Seconds         float64    `json:"seconds"`           // of the whole run, interruptions left out

@@ -112,8 +112,8 @@ and batches are lenet5 (64), resnet20 (128; resnet20b here) and vggsmall (64).`,
 		}
 		return names
 	})
-	complete(c, "weights", methodNames)
-	complete(c, "acts", methodNames)
+	complete(c, "weights", weightMethods)
+	complete(c, "acts", activationMethods)
 	return c
 }
 

@@ -28,6 +28,7 @@ type methodEntry struct {
 	WeightBits     []int         `json:"weight_bits"`     // least and most
 	ActivationBits []int         `json:"activation_bits"` // least and most
 	Options        []optionEntry `json:"options,omitempty"`
+	Page           string        `json:"page,omitempty"` // of a method asked for by name
 }
 
 type optionEntry struct {
@@ -55,17 +56,15 @@ var listKinds = []string{"methods", "models", "datasets"}
 func newList() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "list [methods|models|datasets]", Short: "List methods, models and data sets, with papers and bits",
-		Args: arguments(0, 1, "at most one of methods, models and datasets"), ValidArgs: listKinds,
+		Use: "list [methods|models|datasets|METHOD]", Short: "List methods, models and data sets, or show the page of a method",
+		Long: `List methods, models and data sets, with papers and bits, or show the page of one method: formula, levels, gradient,
+and when to use it.`,
+		Args: arguments(0, 1, "at most one of methods, models and datasets"), ValidArgs: append(slices.Clip(listKinds), bareMethodNames()...),
 		RunE: func(c *cobra.Command, args []string) error {
-			kinds := listKinds
-			if len(args) == 1 {
-				if !slices.Contains(listKinds, args[0]) {
-					return usagef("list: no kind %q: want one of %s", args[0], strings.Join(listKinds, ", "))
-				}
-				kinds = args
+			l, err := listFor(args)
+			if err != nil {
+				return err
 			}
-			l := newListing(kinds)
 			if asJSON {
 				return json.NewEncoder(c.OutOrStdout()).Encode(l)
 			}
@@ -74,6 +73,31 @@ func newList() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// bareMethodNames are the names of methods without bits.
+func bareMethodNames() (names []string) {
+	for _, s := range quantops.All() {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// listFor returns what the argument asks for: a kind, a method with its page, or without any everything.
+func listFor(args []string) (listing, error) {
+	if len(args) == 0 {
+		return newListing(listKinds), nil
+	}
+	if slices.Contains(listKinds, args[0]) {
+		return newListing(args), nil
+	}
+	s, err := quantops.Lookup(args[0])
+	if err != nil {
+		return listing{}, usagef("list: no kind %q: want one of %s, or one of the methods %s", args[0], strings.Join(listKinds, ", "), strings.Join(bareMethodNames(), ", "))
+	}
+	entry := newMethodEntry(s)
+	entry.Page = s.Page()
+	return listing{Methods: []methodEntry{entry}}, nil
 }
 
 func newListing(kinds []string) listing {
@@ -114,6 +138,9 @@ func span(b quantops.Bits) []int {
 // print writes the listing for people.
 func (l listing) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if len(l.Methods) == 1 && l.Methods[0].Page != "" {
+		return l.Methods[0].printPage(w)
+	}
 	if len(l.Methods) > 0 {
 		fmt.Fprintln(t, "METHOD\tWEIGHTS\tACTIVATIONS\tWHAT IT IS")
 	}
@@ -134,6 +161,16 @@ func (l listing) print(w io.Writer) error {
 	}
 	for _, d := range l.Datasets {
 		fmt.Fprintf(t, "%s\t%s\n\t%s (%s)\n", d.Name, d.Doc, d.Source, d.License)
+	}
+	return t.Flush()
+}
+
+// printPage writes the page of a method, and what options it has.
+func (m *methodEntry) printPage(w io.Writer) error {
+	fmt.Fprintf(w, "%s: %s\n\n%s\nweights %s, activations %s\n", m.Name, m.Doc, m.Page, bitsText(m.WeightBits), bitsText(m.ActivationBits))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, o := range m.Options {
+		fmt.Fprintf(t, "  %s=%s\t%s\n", o.Name, o.Default, o.Doc)
 	}
 	return t.Flush()
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -18,7 +17,7 @@ func TestListForPeople(t *testing.T) {
 	stdout, stderr := succeed(t, "list")
 	require.Empty(t, stderr)
 	for _, s := range quantops.All() {
-		for _, want := range []string{s.Name, s.Doc, s.Paper, fmt.Sprintf("%d-%d bits", s.Weights.Min, s.Weights.Max)} {
+		for _, want := range []string{s.Name, s.Doc, s.Paper, bitsText(span(s.Weights))} {
 			require.Contains(t, stdout, want, s.Name)
 		}
 		for _, o := range s.Options {

@@ -100,7 +100,7 @@ Start with:  goqat train`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(newTrain(), newEval(), newExport(), newPredict(), newBench(), newList(), newData(), newVersion())
+	root.AddCommand(newTrain(), newQuantize(), newEval(), newExport(), newInspect(), newPredict(), newBench(), newList(), newData(), newVersion())
 	return root
 }
 

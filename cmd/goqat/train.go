@@ -60,8 +60,8 @@ methods; --teacher takes a run, float or quantized, whose outputs the network le
 		}
 		return names
 	})
-	complete(c, "weights", methodNames)
-	complete(c, "acts", methodNames)
+	complete(c, "weights", weightMethods)
+	complete(c, "acts", activationMethods)
 	complete(c, "optimizer", func() []string { return []string{"sgd", "adamw"} })
 	return c
 }
@@ -76,14 +76,23 @@ func complete(c *cobra.Command, flag string, names func() []string) {
 	}
 }
 
-func methodNames() []string {
+// methodNames returns the method strings of a role, at all of their bits.
+func methodNames(bits func(*quantops.Spec) quantops.Bits) []string {
 	names := []string{"none"}
 	for _, s := range quantops.All() {
-		for bits := s.Weights.Min; bits <= s.Weights.Max; bits++ {
-			names = append(names, fmt.Sprintf("%s:%d", s.Name, bits))
+		for b := max(1, bits(s).Min); b <= bits(s).Max; b++ {
+			names = append(names, fmt.Sprintf("%s:%d", s.Name, b))
 		}
 	}
 	return names
+}
+
+func weightMethods() []string {
+	return methodNames(func(s *quantops.Spec) quantops.Bits { return s.Weights })
+}
+
+func activationMethods() []string {
+	return methodNames(func(s *quantops.Spec) quantops.Bits { return s.Activations })
 }
 
 // addFlags defines the flags; their defaults are those of the configuration.

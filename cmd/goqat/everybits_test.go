@@ -1,0 +1,5 @@
+//go:build everybits
+
+package main
+
+const everyBits = true
