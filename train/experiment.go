@@ -343,7 +343,7 @@ func (e *Experiment) finish(network *layers.Network) (*Result, error) {
 	if e.saved.Trained.Seconds > 0 {
 		r.ImagesPerSecond = float64(e.saved.Trained.Images) / e.saved.Trained.Seconds
 	}
-	return r, r.save(e.path(ResultFile))
+	return r, saveJSON(e.path(ResultFile), r)
 }
 
 // floatBytes is the size of all weights, biases and statistics of batch normalization as float32.

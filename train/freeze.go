@@ -1,11 +1,6 @@
 package train
 
-import (
-	"fmt"
-
-	"github.com/goqat/goqat/layers"
-	"github.com/goqat/goqat/quantops"
-)
+import "github.com/goqat/goqat/layers"
 
 // batchNorms returns the batch normalizations of a layer and those inside it.
 func batchNorms(root layers.Layer) []*layers.BatchNorm {
@@ -27,17 +22,9 @@ func batchNorms(root layers.Layer) []*layers.BatchNorm {
 // freeze makes training graphs that are built from now on use a network's running statistics and leave them alone. The
 // function that it returns undoes that.
 func freeze(network *layers.Network) (undo func(), err error) {
-	found := batchNorms(network.Root)
-	reached := map[*layers.Param]bool{}
-	for _, l := range found {
-		for _, p := range l.Params() {
-			reached[p] = true
-		}
-	}
-	for _, p := range network.Params() {
-		if p.Kind == quantops.Running && !p.Theta && !reached[p] {
-			return nil, fmt.Errorf("train: the layer of %q can't be frozen", p.Name)
-		}
+	found, err := reachedNorms(network)
+	if err != nil {
+		return nil, err
 	}
 	before := make([]bool, len(found))
 	for i, l := range found {

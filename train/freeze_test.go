@@ -81,7 +81,7 @@ func TestFreezeRefuses(t *testing.T) {
 	network, err := layers.NewNetwork(layers.Sequential{hidden, layers.Flatten{}, &layers.Linear{Outputs: 3}}, layers.Shape{Channels: 1, Height: 2, Width: 2}, 1)
 	require.NoError(t, err)
 	trainer := Trainer{Network: network, Data: d, Epochs: 1, Batch: 4, FreezeBatchNorm: 1}
-	require.EqualError(t, trainer.Run(t.Context()), `train: the layer of "bn.running_mean" can't be frozen`)
+	require.EqualError(t, trainer.Run(t.Context()), `train: "bn.running_mean" is a statistic of a layer that is no batch normalization, or inside a layer of an unknown kind`)
 	trainer.FreezeBatchNorm = -1
 	require.EqualError(t, trainer.Run(t.Context()), "train: batch normalization frozen in -1 epochs: want 0 or more")
 }

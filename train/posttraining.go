@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/goqat/goqat/datasets"
 	"github.com/goqat/goqat/integer"
-	"github.com/goqat/goqat/internal/atomicfile"
 	"github.com/goqat/goqat/internal/kernel"
 	"github.com/goqat/goqat/layers"
 )
@@ -303,16 +301,5 @@ func (p *PostTraining) write(network *layers.Network, model *integer.Model, r *P
 	if err := c.Save(p.path(CheckpointFile)); err != nil {
 		return err
 	}
-	return r.save(p.path(ResultFile))
-}
-
-func (r *PostTrainingResult) save(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("train: result: %w", err)
-	}
-	if err := atomicfile.Write(path, append(text, '\n'), 0o644); err != nil {
-		return fmt.Errorf("train: %w", err)
-	}
-	return nil
+	return saveJSON(p.path(ResultFile), r)
 }

@@ -38,8 +38,9 @@ type Sizes struct {
 	Integer *int `json:"integer"`
 }
 
-func (r *Result) save(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+// saveJSON writes a result.
+func saveJSON(path string, result any) error {
+	text, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
 		return fmt.Errorf("train: result: %w", err)
 	}

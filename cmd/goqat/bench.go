@@ -106,12 +106,7 @@ and batches are lenet5 (64), resnet20 (128; resnet20b here) and vggsmall (64).`,
 		RunE: b.run,
 	}
 	b.addFlags(c.Flags())
-	complete(c, "model", func() (names []string) {
-		for _, s := range models.All() {
-			names = append(names, s.Name)
-		}
-		return names
-	})
+	complete(c, "model", modelNames)
 	complete(c, "weights", weightMethods)
 	complete(c, "acts", activationMethods)
 	return c

@@ -80,12 +80,7 @@ training. A PyTorch or safetensors file needs --model and --weights. A .goq file
 	f.StringVar(&i.plot, "plot", "", "draw the histogram of --layer into this file, .svg or .png")
 	f.BoolVar(&i.force, "force", false, "overwrite an existing file")
 	f.BoolVar(&i.json, "json", false, "print JSON")
-	complete(c, "model", func() (names []string) {
-		for _, s := range models.All() {
-			names = append(names, s.Name)
-		}
-		return names
-	})
+	complete(c, "model", modelNames)
 	complete(c, "weights", weightMethods)
 	return c
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/goqat/goqat/datasets"
-	"github.com/goqat/goqat/models"
 	"github.com/goqat/goqat/quantops"
 	"github.com/goqat/goqat/train"
 	"github.com/spf13/cobra"
@@ -47,18 +45,8 @@ and goqat train --init trains on from it. The same settings and seed give the sa
 		RunE: q.run,
 	}
 	q.addFlags(c.Flags())
-	complete(c, "model", func() (names []string) {
-		for _, s := range models.All() {
-			names = append(names, s.Name)
-		}
-		return names
-	})
-	complete(c, "data", func() (names []string) {
-		for _, s := range datasets.All() {
-			names = append(names, s.Name)
-		}
-		return names
-	})
+	complete(c, "model", modelNames)
+	complete(c, "data", dataNames)
 	complete(c, "weights", weightMethods)
 	complete(c, "acts", activationMethods)
 	return c

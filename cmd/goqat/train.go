@@ -48,18 +48,8 @@ methods; --teacher takes a run, float or quantized, whose outputs the network le
 		RunE: t.run,
 	}
 	t.addFlags(c.Flags())
-	complete(c, "model", func() (names []string) {
-		for _, s := range models.All() {
-			names = append(names, s.Name)
-		}
-		return names
-	})
-	complete(c, "data", func() (names []string) {
-		for _, s := range datasets.All() {
-			names = append(names, s.Name)
-		}
-		return names
-	})
+	complete(c, "model", modelNames)
+	complete(c, "data", dataNames)
 	complete(c, "weights", weightMethods)
 	complete(c, "acts", activationMethods)
 	complete(c, "optimizer", func() []string { return []string{"sgd", "adamw"} })
@@ -74,6 +64,20 @@ func complete(c *cobra.Command, flag string, names func() []string) {
 	if err != nil {
 		panic(err) // the flag does not exist
 	}
+}
+
+func modelNames() (names []string) {
+	for _, s := range models.All() {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+func dataNames() (names []string) {
+	for _, s := range datasets.All() {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 // methodNames returns the method strings of a role, at all of their bits.
