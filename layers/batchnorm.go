@@ -16,7 +16,8 @@ var _ Layer = (*BatchNorm)(nil)
 //	y = γ·(x - mean)/√(variance + ε) + β
 //
 // In training mean and variance (biased) are the batch's, and running statistics follow them, r += Momentum·(batch - r)
-// with the unbiased variance; calibration and evaluation use the running ones, and integers have them folded in.
+// with the unbiased variance; calibration and evaluation use the running ones, and integers have them folded in. Where
+// quantized weights are of another size than the real ones, calibration is as training, for the running ones do not fit.
 // Parameters: NAME.weight γ, NAME.bias β, NAME.running_mean, NAME.running_var, [channels] each.
 //
 // Ioffe and Szegedy, "Batch Normalization", 2015.
@@ -83,7 +84,7 @@ func (l *BatchNorm) Forward(p *Pass, x Value) (Value, error) {
 		return Value{}, err
 	}
 	f := &normalize{
-		BatchNorm: l, running: p.Mode != Training || l.Frozen,
+		BatchNorm: l, running: l.Frozen || p.Mode == Evaluation || p.Mode == Calibration && !p.resized,
 		kernel: kernel.BatchNorm{Images: p.Images, Channels: shape.Channels, Size: shape.Height * shape.Width},
 	}
 	if p.Mode == Training && x.product != nil {

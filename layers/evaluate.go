@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -47,7 +48,11 @@ func exactLevels(a *activation) *exact {
 
 // exact returns the layer's sums over levels x, pending; nil where its weights have no integers.
 func (w *weighted) exact(p *Pass, x Value) (*exact, error) {
-	if weights, err := w.weight.Encode(); weights == nil || err != nil {
+	weights, err := w.weight.Encode()
+	switch {
+	case x.exact == nil || errors.Is(err, quantops.ErrNoIntegers):
+		return nil, nil
+	case weights == nil || err != nil:
 		return nil, err
 	}
 	return &exact{

@@ -54,7 +54,7 @@ func (n *Network) Forward(p *Pass, images []float32) (Output, error) {
 	if want := n.Input.tensor(p.Blocks()).TotalSize(); len(images) != want {
 		return Output{}, fmt.Errorf("layers: %d numbers for %d images of %v: want %d", len(images), p.Images, n.Input, want)
 	}
-	p.winograd = n.Winograd && p.Mode == Training
+	p.winograd, p.resized = n.Winograd && p.Mode == Training, n.resizes()
 	v, err := n.Root.Forward(p, p.Input(n.Input, images))
 	if err != nil {
 		return Output{}, err
@@ -69,6 +69,16 @@ func (n *Network) Fit() {
 			w.core().weight.Fit()
 		}
 	})
+}
+
+// resizes says whether quantized weights of any layer are of another size than the real ones.
+func (n *Network) resizes() (found bool) {
+	walk(n.Root, func(l Layer) {
+		if w, ok := l.(interface{ core() *weighted }); ok {
+			found = found || w.core().resizes()
+		}
+	})
+	return found
 }
 
 // Quantized says whether any layer has a quantizer.

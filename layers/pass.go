@@ -33,6 +33,7 @@ type Pass struct {
 	batches int // calibration batches seen
 
 	winograd bool // Network.Winograd, in training
+	resized  bool // weights have other sizes than running statistics know
 }
 
 // step remembers a layer's output, to name the layer where a number stops being finite.

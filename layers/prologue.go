@@ -127,6 +127,7 @@ func (f *prologue) channels(p piece, do func(channel, from, to int)) {
 // begin prepares a run: the statistics of the batch.
 func (f *prologue) begin(x [][]float32) {
 	if f.norm != nil {
+		f.norm.kernel.Images = f.pass.Images // fewer in a short batch
 		f.norm.begin(x[0], x[f.places.gamma], x[f.places.beta])
 	}
 }

@@ -1,6 +1,8 @@
 package layers
 
 import (
+	"errors"
+
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/quantops"
 	"gorgonia.org/gorgonia"
@@ -55,6 +57,12 @@ func (a *activation) unit() float32 {
 // grid returns the integer coding of the levels now.
 func (a *activation) grid() (integer.Grid, error) { return a.quantizer.Grid(a.theta.Data()) }
 
+// integers says whether the levels are integers.
+func (a *activation) integers() bool {
+	_, err := a.grid()
+	return !errors.Is(err, quantops.ErrNoIntegers)
+}
+
 // quantize turns x into levels of the quantizer, which in training may be left to the layer that takes x in: then it is
 // returned. Without a quantizer they are real numbers.
 func (a *activation) quantize(p *Pass, x Value) (y Value, left *activation, err error) {
@@ -64,11 +72,14 @@ func (a *activation) quantize(p *Pass, x Value) (y Value, left *activation, err 
 		return y, nil, err
 	case p.Mode == Training:
 		return x, a, nil
-	case x.exact != nil && p.Mode == Evaluation:
+	case x.exact != nil && p.Mode == Evaluation && a.integers():
 		y, err = p.requantize(x, a)
 		return y, nil, err
 	}
-	if x, err = p.settled(x); err != nil {
+	if x, err = p.real(x); err == nil {
+		x, err = p.settled(x)
+	}
+	if err != nil {
 		return x, nil, err
 	}
 	if p.Mode == Calibration {
@@ -79,7 +90,10 @@ func (a *activation) quantize(p *Pass, x Value) (y Value, left *activation, err 
 		Quantizer: a.quantizer, X: x.input(), Theta: quantops.Input{Node: p.Node(a.theta)}, Extent: p.extent(x.Shape),
 	}.Apply()
 	levels := x.with(n, x.Shape)
-	levels.levels, levels.exact = a, exactLevels(a)
+	levels.levels = a
+	if a.integers() {
+		levels.exact = exactLevels(a)
+	}
 	return levels, nil, err
 }
 

@@ -41,6 +41,9 @@ func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
 		return fmt.Errorf("layers: %s: %w", w.name, err)
 	}
 	w.weight, w.foldsNorm = weight, m.FoldBatchNorm
+	if w.foldsNorm && w.resizes() {
+		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which leaves their size to it", w.name, m.Weights)
+	}
 	if bias {
 		w.bias = newParam(w.name+".bias", shape[0])
 	}
@@ -72,6 +75,16 @@ func (w *weighted) Params() []*Param {
 }
 
 func (w *weighted) core() *weighted { return w }
+
+// resizes says whether the quantized weights are of another size than the real ones.
+func (w *weighted) resizes() bool {
+	p, ok := w.weight.(*projected)
+	if !ok {
+		return false
+	}
+	q, ok := p.quantizer.(quantops.Resizing)
+	return ok && q.Resizes()
+}
 
 // forward adds the layer to a pass.
 func (w *weighted) forward(p *Pass, x Value) (Value, error) {

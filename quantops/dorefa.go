@@ -36,6 +36,7 @@ import (
 )
 
 var _ WeightQuantizer = (*dorefaWeights)(nil)
+var _ Resizing = (*dorefaWeights)(nil)
 var _ WeightQuantizer = (*dorefaSigns)(nil)
 var _ ActivationQuantizer = (*dorefaActivations)(nil)
 
@@ -57,6 +58,8 @@ func init() {
 
 func newDoReFa(bits int, options Options, t Target) (Quantizer, error) {
 	switch {
+	case dorefaSpec.given(options, "rescale") && (t.Role == Activations || bits == 1):
+		return nil, fmt.Errorf("rescale=false is for weights of 2 bits or more")
 	case t.Role == Activations && t.Signed:
 		return newLinear(bits, nil, t)
 	case t.Role == Activations:
@@ -137,6 +140,9 @@ func (q *dorefaWeights) Levels(levels, x, theta []float32) {
 func (q *dorefaWeights) Units(units, theta []float32) {
 	units[0] = q.size(theta) / float32(q.top())
 }
+
+// Resizes says whether max|tanh w| is left to batch normalization.
+func (q *dorefaWeights) Resizes() bool { return !q.rescale }
 
 // size is m, what the largest level is worth.
 func (q *dorefaWeights) size(theta []float32) float32 {

@@ -99,6 +99,10 @@ func newLinear(bits int, options Options, t Target) (Quantizer, error) {
 		return nil, fmt.Errorf("sign=signed contradicts asymmetric, whose codes are unsigned")
 	case get("range") == "narrow" && (get("asymmetric") == "true" || get("sign") == "unsigned"):
 		return nil, fmt.Errorf("range=narrow is for signed codes")
+	case linearSpec.given(options, "percentile") && get("observer") != "percentile":
+		return nil, fmt.Errorf("percentile=%s is for observer=percentile", get("percentile"))
+	case linearSpec.given(options, "constant") && (get("observer") != "average" || t.Role == Weights):
+		return nil, fmt.Errorf("constant=%s is for activations with observer=average", get("constant"))
 	}
 	q := &linear{channels: 1, asymmetric: get("asymmetric") == "true", pow2: get("pow2") == "true", observer: get("observer"), kind: Running}
 	if t.Role == Weights {

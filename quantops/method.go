@@ -34,7 +34,7 @@ func Parse(text string) (Method, error) {
 	}
 	m := Method{spec: spec}
 	if !hasBits {
-		return Method{}, &MethodError{text, fmt.Sprintf("the number of bits is missing; write for example %q", name+":"+strconv.Itoa(spec.Weights.Max))}
+		return Method{}, &MethodError{text, fmt.Sprintf("the number of bits is missing; write for example %q", name+":"+strconv.Itoa(max(spec.Weights.Max, spec.Activations.Max)))}
 	}
 	if m.bits, err = strconv.Atoi(bits); err != nil {
 		return Method{}, &MethodError{text, fmt.Sprintf("%q is not a number of bits", bits)}
@@ -126,7 +126,10 @@ func (m Method) Quantizer(t Target) (Quantizer, error) {
 	if m.None() {
 		return nil, nil
 	}
-	if r := m.spec.role(t.Role); !r.has(m.bits) {
+	switch r := m.spec.role(t.Role); {
+	case r.Max == 0:
+		return nil, &MethodError{m.String(), fmt.Sprintf("%s is not for %s", m.spec.Name, t.Role)}
+	case !r.has(m.bits):
 		return nil, &MethodError{m.String(), fmt.Sprintf("%s of %s have %s", t.Role, m.spec.Name, r)}
 	}
 	q, err := m.spec.New(m.bits, m.options, t)
@@ -187,6 +190,16 @@ func (s *Spec) parseOptions(text, list string) (Options, error) {
 		options[name] = value
 	}
 	return options, nil
+}
+
+// given says whether an option differs from its default.
+func (s *Spec) given(options Options, name string) bool {
+	for _, o := range s.Options {
+		if o.Name == name {
+			return s.option(options, name) != o.Default
+		}
+	}
+	return false
 }
 
 // option returns the value of an option, its default where it is not given.

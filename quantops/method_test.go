@@ -100,7 +100,7 @@ func TestMethodQuantizerErrors(t *testing.T) {
 		{MustParse("lsq:4,per=channel"), activations, `quantops: method "lsq:4,per=channel": per=channel is for weights; activations have one step per tensor`},
 		{MustParse("lsq:4").WithBits(16), weights, `quantops: method "linear:16": weights of linear have 2 to 8 bits`},
 		{MustParse("linear:4").WithBits(1), activations, `quantops: method "linear:1": activations of linear have 2 to 8 bits`},
-		{half, activations, `quantops: method "half:4": activations of half have no bits`},
+		{half, activations, `quantops: method "half:4": half is not for activations`},
 	} {
 		q, err := c.method.Quantizer(c.target)
 		require.EqualError(t, err, c.want)

@@ -32,7 +32,6 @@
 package quantops
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -102,6 +101,12 @@ func init() {
 }
 
 func newNNIE(bits int, options Options, t Target) (Quantizer, error) {
+	switch get := func(name string) string { return nnieSpec.option(options, name) }; {
+	case nnieSpec.given(options, "observer") && t.Role == Weights:
+		return nil, fmt.Errorf("observer=%s is for activations; weights have their own range", get("observer"))
+	case nnieSpec.given(options, "constant") && (get("observer") != "average" || t.Role == Weights):
+		return nil, fmt.Errorf("constant=%s is for activations with observer=average", get("constant"))
+	}
 	q := &nnie{bits: bits, step: nnieOctave / nnieSteps[bits], exact: nnieSpec.option(options, "exact") == "true", kind: Running}
 	if t.Role == Weights {
 		q.kind = Derived
@@ -261,7 +266,7 @@ func (q *nnie) Units(units, theta []float32) {
 // Backward is the straight-through estimator without clipping.
 func (q *nnie) Backward(dx, _, dy, _, _ []float32) { copy(dx, dy) }
 
-var errNNIEExact = errors.New("quantops: nnie with exact has real levels, for which there are no integers; leave exact out to train on integer levels")
+var errNNIEExact = fmt.Errorf("quantops: nnie with exact: %w; leave exact out to train on integer levels", ErrNoIntegers)
 
 func (q *nnie) Encode(x, theta []float32, shape []int) (*integer.Weights, error) {
 	if q.exact {

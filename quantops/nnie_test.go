@@ -31,6 +31,7 @@ func TestNNIEVectors(t *testing.T) {
 		y, code, wire := c.Float32("y"), c.Integers("code"), c.Integers("byte")
 		for i := range x {
 			if c.Has("near_tie") && c.Integers("near_tie")[i] != 0 {
+				require.InDelta(t, nnieRank(code[i]), nnieRank(signedNNIE(w.Codes[i])), 1, "code of %v", x[i])
 				continue
 			}
 			require.InDelta(t, y[i], levels[i], 1e-6*math.Abs(float64(y[i])), "value of %v", x[i])
@@ -47,6 +48,17 @@ func TestNNIEVectors(t *testing.T) {
 			}
 		}
 	})
+}
+
+// nnieRank counts the levels of the vectors' codes: zero lies between -1 and +0.
+func nnieRank(code int64) float64 {
+	switch {
+	case code == -128:
+		return 0
+	case code >= 0:
+		return float64(code + 1)
+	}
+	return float64(code)
 }
 
 // signedNNIE is the vectors' other notation of a byte: +i, -i, and -128 for zero.

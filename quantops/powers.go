@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -15,6 +16,7 @@ import (
 
 var _ WeightQuantizer = (*powerWeights)(nil)
 var _ Measuring = (*powerWeights)(nil)
+var _ Resizing = (*powerWeights)(nil)
 var _ ActivationQuantizer = (*powerActivations)(nil)
 var _ LevelGradient = (*powerActivations)(nil)
 
@@ -33,7 +35,23 @@ var powerOptions = []Option{
 	{Name: "clipgrad", Doc: "whether the gradient of weights stops beyond alpha; calibrated: from 3 bits on, as in the ImageNet code", Default: "off", Values: []string{"off", "on", "calibrated"}},
 	{Name: "init", Doc: "where alpha starts: at the least squared error or at the paper's 3 for weights, 8 for activations", Default: "mse", Values: []string{"mse", "paper"}},
 	{Name: "sign", Doc: "signed or unsigned codes of activations (auto: signed where negative numbers occur)", Default: "auto", Values: []string{"auto", "signed", "unsigned"}},
+	{Name: "rate", Doc: "factor on the learning rate for alpha (auto: the paper's, 0.5 for weights and 2.5 for activations)", Default: "auto", Check: checkRate},
+	{Name: "decay", Doc: "factor on the weight decay for alpha", Default: "1", Check: checkDecay},
 	{Name: "negative", Doc: "gradient of negative activations of unsigned codes: as inside the range, as in the CIFAR code, or none, as in the ImageNet code", Default: "cifar", Values: []string{"cifar", "imagenet"}},
+}
+
+func checkRate(value string) error {
+	if v, err := strconv.ParseFloat(value, 64); value != "auto" && (err != nil || !(v > 0 && v <= 1000)) {
+		return fmt.Errorf("is auto or a number in (0, 1000]")
+	}
+	return nil
+}
+
+func checkDecay(value string) error {
+	if v, err := strconv.ParseFloat(value, 64); err != nil || !(v >= 0 && v <= 1000) {
+		return fmt.Errorf("is a number in [0, 1000]")
+	}
+	return nil
 }
 
 // powerRoles says which options are for one role alone.
@@ -59,6 +77,11 @@ func newPowers(s *Spec, bits, k int, options Options, t Target) (Quantizer, erro
 	}
 	levels := newPowerLevels(bits, magnitudes, signed)
 	levels.mse = get("init") == "mse"
+	levels.rate = map[Role]float64{Weights: 0.5, Activations: 2.5}[t.Role]
+	if get("rate") != "auto" {
+		levels.rate, _ = strconv.ParseFloat(get("rate"), 64) // checked by Parse
+	}
+	levels.decay, _ = strconv.ParseFloat(get("decay"), 64)
 	if t.Role == Activations {
 		return &powerActivations{powerLevels: levels, stopNegative: get("negative") == "imagenet"}, nil
 	}
@@ -138,6 +161,8 @@ type powerLevels struct {
 	middles []float32 // between neighbours
 	zero    int       // index of level 0
 	mse     bool      // alpha starts at the least squared error
+	rate    float64   // of alpha, multiplies the learning rate
+	decay   float64   // of alpha, multiplies the weight decay
 
 	latest atomic.Pointer[powerSteps]
 }
@@ -282,7 +307,7 @@ type powerWeights struct {
 }
 
 func (q *powerWeights) Theta() Theta {
-	t := Theta{Name: "alpha", Kind: Learned, Rows: 1, Columns: []string{"alpha"}, Minimum: []float32{smallestScale}, Rate: 0.5, Decay: 1}
+	t := Theta{Name: "alpha", Kind: Learned, Rows: 1, Columns: []string{"alpha"}, Minimum: []float32{smallestScale}, Rate: q.rate, Decay: q.decay}
 	if q.normalize {
 		t.Columns = append(t.Columns, "mean", "std")
 		t.Minimum = append(t.Minimum, -math.MaxFloat32, smallestScale)
@@ -334,6 +359,9 @@ func (q *powerWeights) Levels(levels, x, theta []float32) {
 	q.normalized(levels, x, theta)
 	q.steps(theta[0]).Levels(levels, levels)
 }
+
+// Resizes says whether the standard deviation is left to batch normalization.
+func (q *powerWeights) Resizes() bool { return q.normalize && !q.rescale }
 
 func (q *powerWeights) Units(units, theta []float32) {
 	units[0] = q.unit(theta[0])
@@ -434,7 +462,7 @@ type powerActivations struct {
 }
 
 func (q *powerActivations) Theta() Theta {
-	return Theta{Name: "alpha", Kind: Learned, Rows: 1, Columns: []string{"alpha"}, Minimum: []float32{smallestScale}, Rate: 2.5, Decay: 1}
+	return Theta{Name: "alpha", Kind: Learned, Rows: 1, Columns: []string{"alpha"}, Minimum: []float32{smallestScale}, Rate: q.rate, Decay: q.decay}
 }
 
 func (q *powerActivations) Fit(theta, x []float32, e Extent, batches int) {

@@ -635,3 +635,19 @@ func BenchmarkPower(b *testing.B) {
 		}
 	})
 }
+
+// Alpha's learning rate and weight decay are the paper's unless options say otherwise.
+func TestPowerRates(t *testing.T) {
+	for text, want := range map[string][2]float64{"apot:4": {0.5, 1}, "pot:3,rate=2,decay=0": {2, 0}} {
+		q, err := MustParse(text).Quantizer(Target{Role: Weights, Channels: 2, Size: 8, Signed: true})
+		require.NoError(t, err)
+		require.Equal(t, want, [2]float64{q.Theta().Rate, q.Theta().Decay}, text)
+	}
+	q, err := MustParse("apot:4").Quantizer(Target{Role: Activations, Channels: 1, Size: 8})
+	require.NoError(t, err)
+	require.Equal(t, 2.5, q.Theta().Rate)
+	for _, text := range []string{"apot:4,rate=0", "apot:4,rate=x", "apot:4,decay=-1"} {
+		_, err := Parse(text)
+		require.Error(t, err, text)
+	}
+}

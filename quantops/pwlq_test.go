@@ -250,7 +250,7 @@ func TestPWLQRefuses(t *testing.T) {
 		require.EqualError(t, err, want)
 	}
 	_, err := MustParse("pwlq:4").Quantizer(Target{Role: Activations, Channels: 1, Size: 1})
-	require.EqualError(t, err, `quantops: method "pwlq:4": activations of pwlq have no bits`)
+	require.EqualError(t, err, `quantops: method "pwlq:4": pwlq is not for activations`)
 }
 
 // Training steps over the weights of ResNet-20's largest layers: forward and backward.

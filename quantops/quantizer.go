@@ -1,6 +1,8 @@
 package quantops
 
 import (
+	"errors"
+
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/internal/kernel"
 )
@@ -108,6 +110,16 @@ func BackwardLevels(q Quantizer, levels, dx, dtheta, dy, x, theta []float32) {
 	}
 	q.Backward(dx, dtheta, dy, x, theta)
 	q.Levels(levels, x, theta)
+}
+
+// ErrNoIntegers says that a quantizer's levels are real numbers: it trains and is evaluated, and can't be exported.
+var ErrNoIntegers = errors.New("its levels are real numbers, for which there are no integers")
+
+// Resizing is a Quantizer of weights whose values may be of another size than the weights, which batch normalization
+// makes up for.
+type Resizing interface {
+	Quantizer
+	Resizes() bool
 }
 
 // WeightQuantizer is a projection of weights that can be exported.

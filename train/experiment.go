@@ -12,6 +12,7 @@ import (
 	"github.com/goqat/goqat/datasets"
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/layers"
+	"github.com/goqat/goqat/quantops"
 )
 
 // Experiment is a whole run in a folder: float epochs, quantized epochs that start from the float weights, the
@@ -369,6 +370,10 @@ func (e *Experiment) scoreQuantized(network *layers.Network, r *Result) error {
 		return nil
 	}
 	model, err := Export(network, e.Data.Test, e.Config.Metadata(network))
+	if errors.Is(err, quantops.ErrNoIntegers) {
+		e.report(Event{Text: "no model is exported: " + err.Error()})
+		return nil
+	}
 	if err != nil {
 		return err
 	}

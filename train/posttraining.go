@@ -16,6 +16,7 @@ import (
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/internal/kernel"
 	"github.com/goqat/goqat/layers"
+	"github.com/goqat/goqat/quantops"
 )
 
 // PostTraining quantizes a float network without training it, into a run folder: [ModelFile], [CheckpointFile] and
@@ -218,6 +219,10 @@ func (p *PostTraining) export(network *layers.Network, r *PostTrainingResult) (*
 		return nil, nil
 	}
 	model, err := Export(network, p.Data.Test, p.Config.Metadata(network))
+	if errors.Is(err, quantops.ErrNoIntegers) {
+		p.tell("no model is exported: %v", err)
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

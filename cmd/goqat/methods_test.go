@@ -65,14 +65,14 @@ func hasBits(b quantops.Bits, bits int) bool { return 0 < bits && b.Min <= bits 
 func newMethodPair(s *quantops.Spec, bits int) methodPair {
 	name := fmt.Sprintf("%s:%d", s.Name, bits)
 	pair := methodPair{name, name, name, 0.97}
-	if bits == 2 {
+	if bits <= 2 {
 		pair.floor = 0.94
 	}
 	if !hasBits(s.Weights, bits) {
-		pair.weights = fmt.Sprintf("dorefa:%d", bits)
+		pair.weights = fmt.Sprintf("dorefa:%d", max(bits, 2))
 	}
 	if !hasBits(s.Activations, bits) {
-		pair.activations = fmt.Sprintf("lsq:%d", bits)
+		pair.activations = fmt.Sprintf("lsq:%d", max(bits, 2))
 	}
 	return pair
 }

@@ -185,7 +185,7 @@ func (t *trainCommand) run(c *cobra.Command, _ []string) error {
 	if t.json {
 		return json.NewEncoder(c.OutOrStdout()).Encode(result)
 	}
-	return printResult(c.OutOrStdout(), experiment.Folder, result)
+	return printResult(c.OutOrStdout(), experiment.Folder, t.config.Normalize, result)
 }
 
 // nextFolder makes a new folder below runs, once it is known that the run can start.
@@ -291,7 +291,7 @@ func (t *trainCommand) override(base train.Config, f *pflag.FlagSet) error {
 }
 
 // printResult writes the table that a run ends in, where its files are, and what to try next.
-func printResult(w io.Writer, folder string, r *train.Result) error {
+func printResult(w io.Writer, folder, normalize string, r *train.Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\n\taccuracy\tbytes\t\n")
 	fmt.Fprintf(t, "float\t%s\t%d\t\n", share(r.Accuracy.Float), r.Bytes.Float)
@@ -318,10 +318,14 @@ func printResult(w io.Writer, folder string, r *train.Result) error {
 	if r.Accuracy.Integer != nil {
 		fmt.Fprintf(w, "  goqat predict %s image.png\n", quote(filepath.Join(folder, train.ModelFile)))
 	}
-	if r.Accuracy.FakeQuant == nil {
+	const fewer = "lsq:2"
+	if r.Accuracy.FakeQuant == nil || r.Weights == fewer && r.Acts == fewer {
 		return nil
 	}
-	_, err := fmt.Fprintf(w, "  goqat train --model %s --data %s --init %s --float-epochs 0 --weights lsq:2 --acts lsq:2\n", r.Model, r.Data, quote(folder))
+	if normalize != "" {
+		normalize = " --normalize " + normalize
+	}
+	_, err := fmt.Fprintf(w, "  goqat train --model %s --data %s%s --init %s --float-epochs 0 --weights %s --acts %s\n", r.Model, r.Data, normalize, quote(folder), fewer, fewer)
 	return err
 }
 
