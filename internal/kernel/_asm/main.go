@@ -28,6 +28,7 @@ func main() {
 	elementwise()
 	staircases()
 	clip()
+	relaxation()
 	batchNorm()
 	pools()
 	winograd(avx512)
