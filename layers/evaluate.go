@@ -48,6 +48,9 @@ func exactLevels(a *activation) *exact {
 
 // exact returns the layer's sums over levels x, pending; nil where its weights have no integers.
 func (w *weighted) exact(p *Pass, x Value) (*exact, error) {
+	if w.searching() != nil && p.softWeights() {
+		return nil, nil
+	}
 	weights, err := w.weight.Encode()
 	switch {
 	case x.exact == nil || errors.Is(err, quantops.ErrNoIntegers):

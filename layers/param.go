@@ -15,6 +15,14 @@ type Param struct {
 	Rate    float64       // multiplies the learning rate
 	Decay   float64       // multiplies the weight decay
 	Theta   bool          // belongs to a quantizer: fitted anew when weights come from another network
+	Adopts  *Adoption     // what it starts from when weights come from a network that has another parameter in its place; nil for nothing
+}
+
+// Adoption says how a parameter starts from one of another network.
+type Adoption struct {
+	Name  string // of the other network's parameter
+	Shape []int
+	Set   func(x []float32) // makes the parameter start from the other's elements
 }
 
 // Data returns the elements, which the parameter shares.

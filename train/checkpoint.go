@@ -292,6 +292,25 @@ func restore(network *layers.Network, tensors []Tensor, want func(*layers.Param)
 	return nil
 }
 
+// adopt sets the parameters of a network to those of another one, which has real numbers where the network has quantizers or
+// searches for weights.
+func adopt(network *layers.Network, tensors []Tensor) error {
+	if err := restore(network, tensors, func(p *layers.Param) bool { return ownParams(p) && p.Adopts == nil }); err != nil {
+		return err
+	}
+	for _, p := range network.Params() {
+		if p.Adopts == nil {
+			continue
+		}
+		i := slices.IndexFunc(tensors, func(t Tensor) bool { return t.Name == p.Adopts.Name })
+		if i < 0 || !slices.Equal(tensors[i].Shape, p.Adopts.Shape) {
+			return checkpointErrorf("it has no parameter %q of shape %v", p.Adopts.Name, p.Adopts.Shape)
+		}
+		p.Adopts.Set(tensors[i].Data)
+	}
+	return nil
+}
+
 // allParams selects every parameter, and ownParams those that do not belong to a quantizer.
 func allParams(*layers.Param) bool   { return true }
 func ownParams(p *layers.Param) bool { return !p.Theta }

@@ -38,6 +38,7 @@ type Experiment struct {
 	saved        Checkpoint // what the next checkpoint says besides parameters
 	started      time.Time
 	evaluator    *Evaluator
+	search       searchEvaluators
 	distillation *Distillation // nil for none
 }
 
@@ -167,7 +168,7 @@ func (e *Experiment) quantizedPhase(ctx context.Context, float *layers.Network, 
 	}
 	if c == nil || c.Phase == FloatPhase {
 		c = nil
-		if err := restore(network, snapshot(float), ownParams); err != nil {
+		if err := adopt(network, snapshot(float)); err != nil {
 			return nil, err
 		}
 		data, _, err := e.trainingData()
@@ -193,6 +194,9 @@ func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Net
 	}
 	defer t.Close()
 	if e.evaluator, err = NewEvaluator(network, EvaluationBatch); err != nil {
+		return Evaluation{}, err
+	}
+	if e.search, err = newSearchEvaluators(network, e.Config.StateBN); err != nil {
 		return Evaluation{}, err
 	}
 	if c != nil {
@@ -234,6 +238,10 @@ func (e *Experiment) trainer(phase Phase, network *layers.Network) (*Trainer, er
 	if err != nil {
 		return nil, err
 	}
+	anneal, err := ParseAnneal(e.Config.Anneal)
+	if err != nil {
+		return nil, err
+	}
 	data, _, err := e.trainingData()
 	if err != nil {
 		return nil, err
@@ -241,7 +249,7 @@ func (e *Experiment) trainer(phase Phase, network *layers.Network) (*Trainer, er
 	return &Trainer{
 		Network: network, Data: data, Epochs: settings.Epochs, Batch: e.Config.Batch, Optimizer: optimizer, Schedule: schedule,
 		LearningRate: settings.LearningRate, Smoothing: e.Config.Smoothing, Seed: e.Config.Seed + uint64(phase), Augmentation: e.Config.augmentation(),
-		Distillation: e.distillation, FreezeBatchNorm: freeze,
+		Distillation: e.distillation, FreezeBatchNorm: freeze, Anneal: anneal,
 	}, nil
 }
 
@@ -284,6 +292,9 @@ func (e *Experiment) afterStep(t *Trainer, s Step) error {
 }
 
 func (e *Experiment) afterEpoch(t *Trainer, s Step) error {
+	if err := e.reestimateHard(t); err != nil {
+		return err
+	}
 	_, scored, err := e.trainingData()
 	if err != nil {
 		return err
@@ -301,6 +312,9 @@ func (e *Experiment) afterEpoch(t *Trainer, s Step) error {
 	}
 	if e.Config.Validation > 0 {
 		m.Scored = "validation"
+	}
+	if m.Search, err = e.searchMetric(t.Network); err != nil {
+		return err
 	}
 	e.saved.Metrics = append(e.saved.Metrics, m)
 	// The checkpoint comes last: once it says that the epoch is over, nothing of the epoch is made up for.
