@@ -43,6 +43,9 @@ func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
 		return fmt.Errorf("layers: %s: %w", w.name, err)
 	}
 	w.weight, w.foldsNorm, w.state = weight, m.FoldBatchNorm, m.State
+	if w.foldsNorm && w.searching() != nil {
+		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which are searched for", w.name, m.Weights)
+	}
 	if w.foldsNorm && w.resizes() {
 		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which leaves their size to it", w.name, m.Weights)
 	}
