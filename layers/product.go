@@ -122,10 +122,10 @@ func (f *product) forwardWhole(branches []branch, x [][]float32) {
 	for _, b := range branches {
 		y := b.y
 		if y == nil {
-			y = buffers.get(f.pass.Blocks() * f.outLen())
+			y = buffers.get(len(branches[0].y))
 			defer buffers.put(y)
 		}
-		f.multiply.Forward(y[:f.pass.Blocks()*f.outLen()], in.x, b.w, scales, bias)
+		f.multiply.Forward(y, in.x, b.w, scales, bias)
 		kernel.Parallel(f.pass.Blocks(), func(block int) { b.take(block, y[block*f.outLen():][:f.outLen()]) })
 	}
 }

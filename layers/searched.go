@@ -47,9 +47,10 @@ func newSearched(b *Build, layer string, r quantops.Relaxation, shape []int) *se
 		start := newParam(name, shape...)
 		start.fillUniform(heBound(each), b.stream(name))
 		w.start(start.Data())
-		w.logits.Adopts = &Adoption{Name: name, Shape: shape, Set: w.start}
+		w.logits.Adopts = &Adoption{Name: name, Shape: shape, Set: w.start, Get: w.values}
 		return w
 	}
+	w.logits.Adopts = &Adoption{Name: name, Shape: shape, Set: func([]float32) {}, Get: w.values}
 	fanOut := shape[0]
 	for _, n := range shape[min(2, len(shape)):] {
 		fanOut *= n
@@ -74,6 +75,37 @@ func (w *searched) start(weights []float32) {
 	if w.scale != nil {
 		copy(w.scale.Data(), scales)
 	}
+}
+
+// softValues returns the soft weights; hard ones where the choice is one-hot.
+func (w *searched) softValues() []float32 {
+	if w.oneHot() {
+		return w.values()
+	}
+	levels, units := make([]float32, w.count()), w.Units()
+	w.relaxation.Soft(levels, w.logits.Data(), w.temperature.Data()[0])
+	for i := range levels {
+		levels[i] *= units[i*w.shape[0]/len(levels)%len(units)]
+	}
+	return levels
+}
+
+// describe tells of soft weights as the real ones, of whose error hard weights are then the gap.
+func (w *searched) describe(to *LayerWeights) {
+	to.Values = w.softValues()
+	to.Theta = quantops.Theta{Name: "search", Kind: quantops.Running, Rows: 1, Columns: []string{"temperature", "entropy"}}
+	temperature := w.temperature.Data()[0]
+	to.Parameters = []float32{temperature, float32(quantops.Entropy(w.logits.Data(), len(w.search.Levels), temperature))}
+}
+
+// values returns the hard weights.
+func (w *searched) values() []float32 {
+	levels, units := make([]float32, w.count()), w.Units()
+	w.relaxation.Hard(levels, w.logits.Data())
+	for i := range levels {
+		levels[i] *= units[i*w.shape[0]/len(levels)%len(units)]
+	}
+	return levels
 }
 
 // startScale sets scales with which the values have a root mean square.
@@ -191,14 +223,10 @@ func (w *searched) state() SearchState {
 	if temperature == 0 {
 		return s
 	}
-	soft, hard := make([]float32, n), make([]float32, n)
-	w.relaxation.Soft(soft, w.logits.Data(), temperature)
-	w.relaxation.Hard(hard, w.logits.Data())
-	difference, size, units := 0.0, 0.0, w.Units()
-	for i, v := range hard {
-		unit := float64(units[i*w.shape[0]/n%len(units)])
-		d, h := (float64(soft[i])-float64(v))*unit, float64(v)*unit
-		difference, size = difference+float64(d*d), size+float64(h*h)
+	difference, size, soft := 0.0, 0.0, w.softValues()
+	for i, v := range w.values() {
+		d := float64(soft[i]) - float64(v)
+		difference, size = difference+float64(d*d), size+float64(float64(v)*float64(v))
 	}
 	s.Gap = math.Sqrt(difference / size)
 	return s

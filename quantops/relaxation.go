@@ -46,9 +46,12 @@ const (
 	NotScaled
 )
 
+// Searches says whether the method searches for weights, by a [Relaxation].
+func (m Method) Searches() bool { return !m.None() && m.spec.Relax != nil }
+
 // Relaxation makes the method's relaxation for one tensor of weights; nil where the method is none.
 func (m Method) Relaxation(t Target) (Relaxation, error) {
-	if m.None() || m.spec.Relax == nil {
+	if !m.Searches() {
 		return nil, nil
 	}
 	if err := m.check(t.Role); err != nil {

@@ -51,8 +51,11 @@ func (a Anneal) String() string {
 }
 
 // ParseAnneal reads a schedule of the form shape,key=value,… such as "exp,from=1,to=1000,end=0.9", with the fields of
-// [Anneal] as keys.
+// [Anneal] as keys. The empty text is the default.
 func ParseAnneal(text string) (Anneal, error) {
+	if text == "" {
+		return Anneal{}.filled(), nil
+	}
 	a, err := parseAnneal(text)
 	if err != nil {
 		return Anneal{}, fmt.Errorf("train: annealing %q: %w", text, err)

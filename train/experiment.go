@@ -13,6 +13,7 @@ import (
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/quantops"
+	"gorgonia.org/tensor"
 )
 
 // Experiment is a whole run in a folder: float epochs, quantized epochs that start from the float weights, the
@@ -27,7 +28,7 @@ type Experiment struct {
 	// Build makes the run's network with these quantizers.
 	Build func(layers.Methods) (*layers.Network, error)
 	// BuildTeacher makes the network of any configuration with these quantizers, for the run's images. Config.Teacher
-	// needs it.
+	// needs it, and Config.Init where it names a run that has searched for weights.
 	BuildTeacher func(Config, layers.Methods) (*layers.Network, error)
 	// Import, if there, sets a network's parameters from a file of another kind than a checkpoint that Config.Init or
 	// Config.Teacher names.
@@ -168,7 +169,7 @@ func (e *Experiment) quantizedPhase(ctx context.Context, float *layers.Network, 
 	}
 	if c == nil || c.Phase == FloatPhase {
 		c = nil
-		if err := adopt(network, snapshot(float)); err != nil {
+		if err := adopt(network, floatSnapshot(float)); err != nil {
 			return nil, err
 		}
 		data, _, err := e.trainingData()
@@ -267,7 +268,7 @@ func (e *Experiment) trainingData() (training, scored *datasets.Dataset, err err
 
 // goOn sets network, optimizer and position to those of a checkpoint.
 func (e *Experiment) goOn(t *Trainer, c *Checkpoint) error {
-	if err := restore(t.Network, c.Params, allParams); err != nil {
+	if err := restore(t.Network, c.Params); err != nil {
 		return err
 	}
 	if err := t.Optimizer.Restore(c.Optimizer); err != nil {
@@ -364,10 +365,8 @@ func (e *Experiment) finish(network *layers.Network) (*Result, error) {
 // floatBytes is the size of all weights, biases and statistics of batch normalization as float32.
 func floatBytes(network *layers.Network) int {
 	bytes := 0
-	for _, p := range network.Params() {
-		if !p.Theta {
-			bytes += 4 * len(p.Data())
-		}
+	for _, p := range network.FloatParams() {
+		bytes += 4 * tensor.Shape(p.Shape).TotalSize()
 	}
 	return bytes
 }

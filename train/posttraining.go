@@ -135,7 +135,7 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 	if err != nil {
 		return nil, err
 	}
-	if err := adopt(network, snapshot(float)); err != nil {
+	if err := adopt(network, floatSnapshot(float)); err != nil {
 		return nil, err
 	}
 	network.Anneal(layers.Annealing{}) // what is deployed
