@@ -50,7 +50,7 @@ func TestSearchedGradientsByDifferences(t *testing.T) {
 // A net whose weights are searched for evaluates to what its integers give, with any activations.
 func TestSearchedEvaluationIsExact(t *testing.T) {
 	for i, weights := range []string{"lbw:1", "lbw:2", "lbw:3", "lbw:4", "lbw:2,values=-2:0:1", "lbw:1,scale=channel"} {
-		for _, acts := range []string{"lsq:2", "linear:8,asymmetric"} {
+		for _, acts := range []string{"lsq:2", "linear:8,asymmetric", "dorefa:1"} {
 			s := random.New(uint64(i), "searched")
 			m := searchMethods(weights, acts, everyStep)
 			root := Sequential{

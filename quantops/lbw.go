@@ -61,7 +61,7 @@ var lbwSpec = Spec{
 		{Name: "values", Doc: "even, 2^b from -1 to 1, or ascending integers such as -1:0:1, which count as shares of the largest", Default: "even", Check: checkValues},
 		{Name: "init", Doc: "A from the float weights over the scale of least squared error or over their maximum, in each channel, or at random", Default: "mse", Values: []string{"mse", "max", "he"}},
 		{Name: "scale", Doc: "a learned scale for each channel: where no batch normalization follows, always, or never", Default: "auto", Values: []string{"auto", "channel", "none"}},
-		{Name: "rate", Doc: "what the learning rate of A is multiplied with", Default: "100", Check: checkSearchRate},
+		{Name: "rate", Doc: "what the learning rate of A is multiplied with", Default: "30", Check: checkSearchRate},
 		{Name: "decay", Doc: "weight decay of A", Default: "false"},
 	},
 }

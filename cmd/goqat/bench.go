@@ -182,9 +182,9 @@ func (b *benchCommand) quantized() bool {
 // benchClasses is what networks are built to tell apart, as MNIST and CIFAR-10 have.
 const benchClasses = 10
 
-// benchImage returns the usual shape of a model's images: of MNIST for LeNet-5, of CIFAR-10 for the others.
+// benchImage returns the usual shape of a model's images: of MNIST for LeNet-5 and its variants, of CIFAR-10 for the others.
 func benchImage(model string) layers.Shape {
-	if model == "lenet5" {
+	if strings.HasPrefix(model, "lenet5") {
 		return layers.Shape{Channels: 1, Height: 28, Width: 28}
 	}
 	return layers.Shape{Channels: 3, Height: 32, Width: 32, Signed: true}
