@@ -122,6 +122,7 @@ func (b *benchCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&b.peer, "peer", "", "Python script to compare training steps with")
 	f.StringVar(&b.python, "python", "/usr/bin/python3", "interpreter of --peer")
 	f.IntVar(&b.rounds, "rounds", 3, "how often --peer takes its turn")
+	f.TextVar(&b.methods.State, "state-bn", train.DefaultConfig().StateBN, "when training steps look at the hard weights of a search (lbw): off or epoch for never, step, or every so many steps")
 	f.BoolVar(&b.winograd, "winograd", false, "train 3x3 convolutions of stride 1 between 32 channels or more by Winograd's F(2x2,3x3)")
 	f.BoolVar(&b.json, "json", false, "print JSON")
 }
