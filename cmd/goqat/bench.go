@@ -165,6 +165,9 @@ func (b *benchCommand) check(f *pflag.FlagSet) error {
 	if b.methods.Activations, err = quantops.Parse(b.acts); err != nil {
 		return fmt.Errorf("--acts: %w", err)
 	}
+	if f.Changed("state-bn") && !b.methods.Weights.Searches() {
+		return usagef("bench: --state-bn is of weights that are searched for: it goes with --weights lbw:BITS")
+	}
 	network, err := b.network(b.model, quantizedTraining)
 	if err != nil { // a method may not do for the layers
 		return err

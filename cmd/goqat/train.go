@@ -234,6 +234,11 @@ func (t *trainCommand) checkUsed(f *pflag.FlagSet) error {
 	if t.config.Optimizer == "adamw" && f.Changed("momentum") {
 		return usagef("train: --momentum is of the optimizer sgd; adamw has its own moments")
 	}
+	for _, name := range []string{"anneal", "state-bn"} {
+		if !t.config.Weights.Searches() && f.Changed(name) {
+			return usagef("train: --%s is of weights that are searched for: it goes with --weights lbw:BITS", name)
+		}
+	}
 	for _, name := range []string{"temperature", "distill-weight"} {
 		if t.config.Teacher == "" && f.Changed(name) {
 			return usagef("train: --%s goes with --teacher", name)
