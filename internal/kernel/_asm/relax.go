@@ -9,8 +9,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// notLess is a predicate of VCMPPS that is true where an operand is NaN.
-const notLess = 0x15
+// notBelow is a predicate of VCMPPS that is true where an operand is NaN.
+const notBelow = 0x15
 
 // relaxed holds what the loops over the values of Relaxation keep in registers: of eight elements the largest logit, the
 // sum of the exponentials and of their products with the values.
@@ -44,7 +44,7 @@ func (e exponentials) at(i int) Mem { return e.data.Offset(32 * i) }
 // compute makes x its exponential; it destroys Y0 to Y3.
 func (e exponentials) compute(x VecPhysical) {
 	k, r, p, inside := Y0, Y1, Y2, Y3
-	VCMPPS(Imm(notLess), e.at(0), x, inside)
+	VCMPPS(Imm(notBelow), e.at(0), x, inside)
 	VMULPS(e.at(1), x, k)
 	VADDPS(e.at(2), k, k)
 	VSUBPS(e.at(2), k, k)
