@@ -92,10 +92,10 @@ func (l *BatchNorm) Forward(p *Pass, x Value) (Value, error) {
 	shape := x.Shape
 	shape.Signed = true
 	mean, variance := l.statistics(p)
-	if x.isPending() {
-		x = x.scaled(func() (factor, offset []float64) { return l.fold(mean, variance) })
+	if x.exact != nil && x.levels == nil {
+		x, err := l.foldInto(p, x, func() (factor, offset []float64) { return l.fold(mean, variance) })
 		x.Shape = shape
-		return x, nil
+		return x, err
 	}
 	x, err := p.real(x)
 	if err != nil {
@@ -115,10 +115,35 @@ func (l *BatchNorm) Forward(p *Pass, x Value) (Value, error) {
 	return x, nil
 }
 
+// foldInto gives the normalization to exact x: to whoever requantizes it where it is pending, else, and behind a parametric
+// rectifier, to a requantization of its own, to wide numbers as in Lower.
+func (l *BatchNorm) foldInto(p *Pass, x Value, fold func() (factor, offset []float64)) (Value, error) {
+	never := func(accumulators) bool { return false }
+	if x.isPending() && !x.exact.sloped {
+		return x.scaled(fold), nil
+	}
+	var err error
+	if x.isPending() {
+		if x, err = p.widen(x, integer.WideBits, never); err != nil {
+			return x, err
+		}
+	}
+	return p.widen(x.scaled(fold), integer.WideBits, never)
+}
+
 // Lower folds the normalization into the integers before it.
 func (l *BatchNorm) Lower(b *integer.Builder, x integer.Value) (integer.Value, error) {
+	var err error
+	if x.Sloped() {
+		if x, err = b.Widen(x); err != nil {
+			return x, fmt.Errorf("layers: %s: %w", l.name, err)
+		}
+	}
+	_, _, wide := x.Wide()
 	gamma, beta := l.fold(l.mean, l.variance)
-	x, err := b.Scale(x, gamma, beta)
+	if x, err = b.Scale(x, gamma, beta); err == nil && wide {
+		x, err = b.Widen(x)
+	}
 	if err != nil {
 		return x, fmt.Errorf("layers: %s: %w", l.name, err)
 	}
@@ -135,7 +160,7 @@ func (l *BatchNorm) fold(mean, variance *Param) (factor, offset []float64) {
 	return factor, offset
 }
 
-// scaled returns x after a factor and an offset for every channel, for a pending x.
+// scaled returns exact x after a factor and an offset for every channel.
 func (x Value) scaled(fold func() (factor, offset []float64)) Value {
 	e := *x.exact
 	before := e.describe

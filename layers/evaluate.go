@@ -17,6 +17,7 @@ import (
 type exact struct {
 	describe func() (accumulators, error) // what the integers are worth, known from a Refresh on
 	pending  *sums                        // nil when settled
+	sloped   bool                         // pending behind a parametric rectifier
 	later    []func(*Pass, Value) (Value, error)
 }
 
