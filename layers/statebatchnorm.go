@@ -24,8 +24,8 @@ import (
 type StateBatchNorm struct {
 	On bool
 	// Every is how many training steps go by from one look at y_q to the next: 1 takes one in every step, as the paper does.
-	// The weight of a batch in the running statistics is that of as many batches. 0 takes none: then the statistics of q
-	// have to be taken anew, with hard weights, before they are used.
+	// Where the choice is one-hot y_q is y_c, and every step takes it. 0 takes none: then the statistics of q have to be
+	// taken anew, with hard weights, before they are used.
 	Every int
 }
 
@@ -101,7 +101,9 @@ type hardBranch struct {
 }
 
 // due says whether this step looks at the hard weights.
-func (h *hardBranch) due() bool { return h.state.Every > 0 && h.step%h.state.Every == 0 }
+func (h *hardBranch) due() bool {
+	return h.state.Every > 0 && (h.step%h.state.Every == 0 || h.weight.oneHot())
+}
 
 // begin prepares a run over images of a shape and returns the levels of the hard weights.
 func (h *hardBranch) begin(images int, out Shape) []float32 {
@@ -134,11 +136,7 @@ func (h *hardBranch) take(block int, y []float32) {
 // finish moves the running statistics towards those of the blocks taken in.
 func (h *hardBranch) finish() {
 	h.kernel.Moments(h.means, h.squares, h.moments)
-	keep := 1.0
-	for range h.state.Every {
-		keep *= 1 - h.norm.momentum()
-	}
-	moveStatistics(h.norm.mean, h.norm.variance, h.means, h.squares, 1-keep, h.kernel.Images*h.kernel.Size)
+	moveStatistics(h.norm.mean, h.norm.variance, h.means, h.squares, h.norm.momentum(), h.kernel.Images*h.kernel.Size)
 }
 
 // pairNorms makes batch normalizations behind searched weights state batch normalizations where the layers want it, after
