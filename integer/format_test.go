@@ -162,7 +162,7 @@ var defects = map[string]struct {
 	"truncated-payload":  {func(_ testing.TB, d []byte) []byte { return d[:len(d)-1] }, "want equal numbers"},
 	"appended-byte":      {func(_ testing.TB, d []byte) []byte { return append(d, 0) }, "want equal numbers"},
 	"wrong-magic":        {func(_ testing.TB, d []byte) []byte { d[3] = '1'; return d }, `starts with "GOQ1"`},
-	"wrong-version":      {func(_ testing.TB, d []byte) []byte { d[4] = 2; return d }, "version 2: want 1"},
+	"wrong-version":      {func(_ testing.TB, d []byte) []byte { d[4] = 3; return d }, "version 3: want 1 or 2"},
 	"wrong-checksum":     {func(_ testing.TB, d []byte) []byte { d[20] ^= 1; return d }, "checksum differs"},
 	"flipped-bit":        {func(_ testing.TB, d []byte) []byte { d[len(d)-9] ^= 1; return d }, "checksum differs"},
 	"huge-length":        {func(_ testing.TB, d []byte) []byte { d[15] = 0x80; return d }, "want equal numbers below 2^31"},
@@ -225,9 +225,9 @@ func at(mark string, distance int, bytes ...byte) func(testing.TB, []byte) []byt
 	}
 }
 
-// sealed gives an edited payload a right header.
+// sealed gives an edited payload a right header, of the version that is there.
 func sealed(data []byte) []byte {
-	integer.WriteHeader(data)
+	integer.WriteHeader(data, max(1, uint32(data[4])))
 	return data
 }
 
@@ -327,6 +327,10 @@ func FuzzDecode(f *testing.F) {
 		f.Add(encode(f, model)[48:])
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		decodeAndRun(t, sealed(append(make([]byte, 48), payload...)))
+		for version := range 2 {
+			file := append(make([]byte, 48), payload...)
+			file[4] = byte(version + 1)
+			decodeAndRun(t, sealed(file))
+		}
 	})
 }

@@ -36,11 +36,14 @@ func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
 	if !fits(shape) {
 		return fmt.Errorf("layers: %s: weights %v have more than 2^31 elements", w.name, shape)
 	}
-	weight, err := newProjected(b, w.name, m.Weights, shape)
+	weight, err := newWeight(b, w.name, m.Weights, shape)
 	if err != nil {
 		return fmt.Errorf("layers: %s: %w", w.name, err)
 	}
 	w.weight, w.foldsNorm = weight, m.FoldBatchNorm
+	if _, ok := weight.(*codebook); ok && w.foldsNorm {
+		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, whose codes are for all output channels", w.name, m.Weights)
+	}
 	if w.foldsNorm && w.resizes() {
 		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which leaves their size to it", w.name, m.Weights)
 	}

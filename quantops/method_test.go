@@ -143,7 +143,7 @@ func TestSpecs(t *testing.T) {
 		require.NotContains(t, s.Name, "\n")
 		require.NotContains(t, s.Doc, "\n")
 		require.Regexp(t, `^\S.*, .*\d{4}$`, s.Paper, "authors, title, year")
-		require.True(t, s.Weights.Max > 0 || s.Activations.Max > 0, s.Name)
+		require.True(t, s.hasBits() || s.NewCodebook != nil, s.Name)
 		found, err := Lookup(s.Name)
 		require.NoError(t, err)
 		require.Same(t, s, found)

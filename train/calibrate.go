@@ -18,7 +18,7 @@ func Calibrate(network *layers.Network, d *datasets.Dataset, images int) error {
 	if err := fit(network, d); err != nil {
 		return err
 	}
-	network.Fit()
+	network.Complete()
 	images = min(images, d.Len())
 	if images < 1 {
 		return fmt.Errorf("train: calibration on %d images: want at least 1", images)
