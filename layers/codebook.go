@@ -2,7 +2,6 @@ package layers
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/internal/kernel"
@@ -167,6 +166,9 @@ func (n *Network) Codebooks() Codebooks {
 // Params returns real weights, codes and centroids.
 func (c Codes) Params() []*Param { return c.codebook.Params() }
 
+// Values returns the real weights.
+func (c Codes) Values() []float32 { return c.codebook.value.Data() }
+
 // Centroids returns the parameter that is trained.
 func (c Codes) Centroids() *Param { return c.codebook.centroids }
 
@@ -186,11 +188,4 @@ func (c Codes) Find(gram []float64) (float64, error) {
 		return 0, fmt.Errorf("layers: %s: %w", c.Layer, err)
 	}
 	return e, nil
-}
-
-// Decoded returns real weights that are the codes' centroids.
-func (c Codes) Decoded() []float32 {
-	w := slices.Clone(c.codebook.value.Data())
-	c.codebook.Expand(w, c.codebook.codes.Data(), c.codebook.centroids.Data())
-	return w
 }

@@ -101,7 +101,9 @@ func Inspect(all []LayerWeights) Inspection {
 }
 
 // codeBits returns the bits of the codes of n weights.
-func (l *LayerInspection) codeBits(n int64) int64 { return n / int64(max(1, l.Vector)) * int64(l.CodeBits) }
+func (l *LayerInspection) codeBits(n int64) int64 {
+	return n / int64(max(1, l.Vector)) * int64(l.CodeBits)
+}
 
 // count returns the number of weights.
 func (w *LayerWeights) count() int {

@@ -164,9 +164,12 @@ func (m Method) Quantizer(t Target) (Quantizer, error) {
 	return q, nil
 }
 
+// HasCodebook says whether the method's codes stand for vectors of weights, or for values, from a list.
+func (m Method) HasCodebook() bool { return !m.None() && m.spec.NewCodebook != nil }
+
 // Codebook describes the codebook of a weight tensor of the shape [outputs][…]; nil for methods that have a quantizer or none.
 func (m Method) Codebook(shape []int) (*Codebook, error) {
-	if m.None() || m.spec.NewCodebook == nil {
+	if !m.HasCodebook() {
 		return nil, nil
 	}
 	c, err := m.spec.NewCodebook(m.bits, m.options, shape)

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,8 @@ import (
 // PostTraining quantizes a float network without training it, into a run folder: [ModelFile], [CheckpointFile] and
 // [ResultFile], which tells its settings too. It
 //
-//  1. takes the weights of Config.Init and quantizes them,
+//  1. takes the weights of Config.Init and quantizes them; codebooks are found, and their centroids trained, layer by
+//     layer ([CodebookSearch]),
 //  2. calibrates the quantizers of activations on Config.Calibration training images,
 //  3. takes the statistics of batch normalization anew ([Reestimation]) in batches of Config.Batch,
 //  4. calibrates again where Recalibrate says so,
@@ -35,6 +37,9 @@ type PostTraining struct {
 	ReestimateBN int  // training images for the statistics of batch normalization, see [Reestimation]; 0 leaves these alone
 	Recalibrate  bool // calibrate again with the new statistics
 	CorrectBias  bool
+	// CentroidSteps and CentroidRate are the training of the centroids of each layer, where weights have codebooks.
+	CentroidSteps int
+	CentroidRate  float64
 }
 
 // PostTrainingResult is the result of a [PostTraining]: that of a run, and its settings.
@@ -55,6 +60,10 @@ type PostTrainingResult struct {
 	AugmentFlip    bool     `json:"augment_flip"`
 	Recalibrate    bool     `json:"recalibrate"`
 	CorrectBias    bool     `json:"correct_bias"`
+	CentroidSteps  int      `json:"centroid_steps,omitempty"`
+	CentroidRate   float64  `json:"centroid_rate,omitempty"`
+
+	Codebooks []CodebookStep `json:"codebooks,omitempty"`
 }
 
 // Check refuses what can't be done before anything is written.
@@ -70,6 +79,10 @@ func (p *PostTraining) Check() error {
 		return usagef("train: re-estimation of batch normalization on %d images: want 0 to %d", p.ReestimateBN, math.MaxInt32)
 	case p.Recalibrate && p.ReestimateBN == 0:
 		return usagef("train: calibrating again comes after a re-estimation of batch normalization: want both or neither")
+	case p.CentroidSteps < 0 || p.CentroidSteps > 0 && !(p.CentroidRate > 0 && p.CentroidRate <= maxLearningRate):
+		return usagef("train: %d steps for centroids at rate %v: want 0 or more, at a rate above 0 and up to %v", p.CentroidSteps, p.CentroidRate, maxLearningRate)
+	case p.CentroidSteps > 0 && !c.Weights.HasCodebook():
+		return usagef("train: weights of %s have no centroids to train", c.Weights)
 	case c.FoldBN || c.Teacher != "" || p.Resume:
 		return usagef("train: fold_bn, teacher and resuming are of training; quantization without training has none of them")
 	}
@@ -126,6 +139,7 @@ func (p *PostTraining) newResult() *PostTrainingResult {
 		Result: Result{Model: c.Model, Data: c.Data, Weights: c.Weights.String(), Acts: c.Acts.String(), Seed: c.Seed},
 		Init:   c.Init, InitHash: c.InitHash, Normalize: c.Normalize, EdgeBits: c.EdgeBits, TrainImages: c.TrainImages, Validation: c.Validation,
 		Batch: c.Batch, AugmentPad: c.AugmentPad, AugmentFlip: c.AugmentFlip, Recalibrate: p.Recalibrate, CorrectBias: p.CorrectBias,
+		CentroidSteps: p.CentroidSteps, CentroidRate: p.CentroidRate,
 	}
 }
 
@@ -140,6 +154,9 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 	}
 	data, _, err := p.trainingData()
 	if err != nil {
+		return nil, err
+	}
+	if err := p.findCodebooks(ctx, network, float, data, r); err != nil {
 		return nil, err
 	}
 	r.Calibration = min(p.Config.Calibration, data.Len())
@@ -157,6 +174,34 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 		}
 	}
 	return network, p.correct(ctx, network, float, data, r)
+}
+
+// findCodebooks finds the codebooks of a network, with real activations: these are calibrated to what comes of it.
+func (p *PostTraining) findCodebooks(ctx context.Context, network, float *layers.Network, data *datasets.Dataset, r *PostTrainingResult) error {
+	if len(network.Codebooks()) == 0 {
+		return nil
+	}
+	c := &p.Config
+	stage, err := p.Build(layers.Methods{Weights: c.Weights})
+	if err != nil {
+		return err
+	}
+	if err := restore(stage, snapshot(float), ownParams); err != nil {
+		return err
+	}
+	search := &CodebookSearch{
+		Float: float, Data: data, Images: c.Calibration, Steps: p.CentroidSteps, LearningRate: p.CentroidRate, Batch: c.Batch,
+		Augmentation: c.augmentation(), Seed: c.Seed,
+		Report: func(s CodebookStep) {
+			r.Codebooks = append(r.Codebooks, s)
+			p.tell("%s", s)
+		},
+	}
+	if err := search.Run(ctx, stage); err != nil {
+		return err
+	}
+	found := tensorsByName(snapshot(stage))
+	return restore(network, snapshot(stage), func(p *layers.Param) bool { _, ok := found[p.Name]; return ok })
 }
 
 // reestimate takes the statistics of batch normalization anew and returns the number of images that they are of.
@@ -252,22 +297,25 @@ func evaluate(ctx context.Context, network *layers.Network, d *datasets.Dataset)
 }
 
 // storedBits returns the mean number of bits that the code of a weight takes in a model, and which layers have how many:
-// a method may store more bits than it is named after.
+// a method may store more bits than it is named after, and one code for several weights.
 func storedBits(model *integer.Model) (mean float64, note string) {
+	type form struct{ bits, vector int }
 	type count struct{ layers, weights int }
-	counts, bits, weights := map[int]count{}, 0, 0
+	counts, bits, weights := map[form]count{}, 0, 0
 	for _, layer := range model.Layers {
-		w, n := &layer.Weights, 1
-		for _, size := range w.Shape {
-			n *= size
-		}
-		each := int(w.Bits)
-		counts[each] = count{counts[each].layers + 1, counts[each].weights + n}
-		bits, weights = bits+each*len(w.Codes), weights+n
+		w := &layer.Weights
+		f := form{int(w.Bits), max(1, w.Vector)}
+		counts[f] = count{counts[f].layers + 1, counts[f].weights + w.Count()}
+		bits, weights = bits+f.bits*len(w.Codes), weights+w.Count()
 	}
+	order := slices.SortedFunc(maps.Keys(counts), func(a, b form) int { return cmp.Or(a.bits-b.bits, a.vector-b.vector) })
 	var parts []string
-	for _, b := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%d bits for the %d weights of %s", b, counts[b].weights, plural(counts[b].layers, "layer")))
+	for _, f := range order {
+		what := ""
+		if f.vector > 1 {
+			what = fmt.Sprintf(" every %d of", f.vector)
+		}
+		parts = append(parts, fmt.Sprintf("%d bits for%s the %d weights of %s", f.bits, what, counts[f].weights, plural(counts[f].layers, "layer")))
 	}
 	return float64(bits) / float64(weights), strings.Join(parts, ", ") + "; tables, scales and biases not counted"
 }

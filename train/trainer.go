@@ -272,7 +272,8 @@ type trainingGraph struct {
 	frozen     bool // batch normalization
 }
 
-func newTrainingGraph(network *layers.Network, batch int, smoothing float64) (*trainingGraph, error) {
+// newTrainingGraph makes the graph that trains some learned parameters of a network, all of them for none.
+func newTrainingGraph(network *layers.Network, batch int, smoothing float64, only ...*layers.Param) (*trainingGraph, error) {
 	blocks, err := blocksOf(network, batch)
 	if err != nil {
 		return nil, err
@@ -294,12 +295,18 @@ func newTrainingGraph(network *layers.Network, batch int, smoothing float64) (*t
 	if g.value, err = result(loss); err != nil {
 		return nil, err
 	}
-	return g, g.differentiate(loss)
+	return g, g.differentiate(loss, only)
 }
 
-// differentiate adds the gradients of all learned parameters and compiles the graph.
-func (g *trainingGraph) differentiate(loss *gorgonia.Node) error {
+// differentiate adds the gradients of some learned parameters, or all, and compiles the graph.
+func (g *trainingGraph) differentiate(loss *gorgonia.Node, only []*layers.Param) error {
 	learned, nodes := g.pass.Learned()
+	if len(only) > 0 {
+		learned, nodes = only, nil
+		for _, p := range only {
+			nodes = append(nodes, g.pass.Node(p))
+		}
+	}
 	gradients, err := gorgonia.Grad(loss, nodes...)
 	if err != nil {
 		return fmt.Errorf("train: gradients: %w", err)

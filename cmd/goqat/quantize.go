@@ -21,6 +21,8 @@ type quantizeCommand struct {
 	trainCommand
 	reestimateBN             int
 	recalibrate, correctBias bool
+	centroidSteps            int
+	centroidRate             float64
 }
 
 // reestimationImages is how many images the statistics of batch normalization are taken on by default.
@@ -90,6 +92,8 @@ func (q *quantizeCommand) addFlags(f *pflag.FlagSet) {
 	}
 	f.IntVar(&q.reestimateBN, "reestimate-bn", reestimationImages, "take the statistics of batch normalization anew on so many training images, rounded up to whole batches; 0 leaves them as they are")
 	f.BoolVar(&q.recalibrate, "recalibrate", false, "calibrate once more after --reestimate-bn")
+	f.IntVar(&q.centroidSteps, "centroid-steps", 100, "steps of --batch images in which the centroids of each layer learn from the float network, where --weights have a codebook; 0 for none")
+	f.Float64Var(&q.centroidRate, "centroid-rate", 0.05, "largest learning rate of --centroid-steps")
 	f.BoolVar(&q.correctBias, "correct-bias", false, "shift biases so that the mean outputs of layers on the calibration images are those of the float network")
 }
 
@@ -106,6 +110,7 @@ func (q *quantizeCommand) run(c *cobra.Command, args []string) error {
 			Config: q.config, Folder: q.out, Force: q.force, Data: data, Build: builder(q.config, data.Train), Import: importTensors,
 		},
 		ReestimateBN: q.reestimateBN, Recalibrate: q.recalibrate, CorrectBias: q.correctBias,
+		CentroidSteps: q.centroidSteps, CentroidRate: q.centroidRate,
 	}
 	if q.out == "" {
 		if err := p.Check(); err != nil {
@@ -161,6 +166,20 @@ func (q *quantizeCommand) configure(path string, f *pflag.FlagSet) error {
 	}
 	if q.config.Acts, err = quantops.Parse(q.acts); err != nil {
 		return fmt.Errorf("--acts: %w", err)
+	}
+	return q.configureCentroids(f)
+}
+
+// configureCentroids leaves out the steps for centroids where there are none.
+func (q *quantizeCommand) configureCentroids(f *pflag.FlagSet) error {
+	if !q.config.Weights.HasCodebook() && !f.Changed("centroid-steps") {
+		q.centroidSteps = 0
+	}
+	if q.centroidSteps == 0 {
+		if f.Changed("centroid-rate") {
+			return usagef("quantize: --centroid-rate is of --centroid-steps, which there are none of for weights of %s", q.config.Weights)
+		}
+		q.centroidRate = 0
 	}
 	return q.config.Validate()
 }
