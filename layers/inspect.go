@@ -28,6 +28,7 @@ type Inspection struct {
 	Layers     []LayerInspection `json:"layers"`
 	Weights    int64             `json:"weights"`     // how many there are
 	Bytes      int64             `json:"bytes"`       // of codes and scales
+	TableBytes int64             `json:"table_bytes"` // of tables
 	FloatBytes int64             `json:"float_bytes"` // of the same weights as float32
 	MeanBits   Figure            `json:"mean_bits"`   // of a weight's code, mean over all weights
 }
@@ -94,6 +95,7 @@ func Inspect(all []LayerWeights) Inspection {
 		n := int64(all[i].count())
 		sum.Layers = append(sum.Layers, l)
 		sum.Weights, sum.Bytes, codeBits = sum.Weights+n, sum.Bytes+l.Bytes, codeBits+l.codeBits(n)
+		sum.TableBytes += l.TableBytes
 	}
 	sum.FloatBytes = 4 * sum.Weights
 	sum.MeanBits = Figure(float64(codeBits) / float64(sum.Weights))

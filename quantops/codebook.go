@@ -25,7 +25,7 @@ type Codebook struct {
 const maxCentroids = 1 << 16
 
 // newCodebook describes a codebook of up to so many centroids: the largest power of two that is strictly below a quarter of
-// the number of vectors, where that is less.
+// the number of vectors, where that is less; but not fewer than two.
 func newCodebook(shape []int, length, centroids int) (*Codebook, error) {
 	weights, each := 1, 1
 	for i, n := range shape {
@@ -39,10 +39,7 @@ func newCodebook(shape []int, length, centroids int) (*Codebook, error) {
 	}
 	vectors := weights / length
 	limit := 1 << bits.Len(uint((vectors-1)/4)) >> 1 // largest power of two p with 4·p < vectors
-	if limit < 2 {
-		return nil, fmt.Errorf("%d vectors of %d weights are too few for a codebook: want at least 9", vectors, length)
-	}
-	return &Codebook{Length: length, Centroids: min(centroids, limit)}, nil
+	return &Codebook{Length: length, Centroids: min(centroids, max(2, limit))}, nil
 }
 
 // divisors names the divisors of n that are closest to a number.

@@ -195,7 +195,7 @@ func (t *centroidTraining) close() {
 // train trains the centroids of a layer and returns the mean loss of the first and of the last tenth of the steps.
 func (t *centroidTraining) train(ctx context.Context, book layers.Codes) (before, after float64, err error) {
 	runtime.GC() // the graph of the layer before
-	graph, err := newTrainingGraph(t.network, t.Batch, 0, book.Centroids())
+	graph, err := newGraphOf(t.network, t.Batch, 0, book.Centroids())
 	if err != nil {
 		return 0, 0, err
 	}
