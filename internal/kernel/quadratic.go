@@ -27,7 +27,9 @@ func NewQuadratic(a []float64, size int) *Quadratic {
 func (q *Quadratic) Groups() int { return ceil(q.size, panelGroup) }
 
 // Group is the first column of a group, and how many it has.
-func (q *Quadratic) Group(g int) (from, n int) { return g * panelGroup, min(panelGroup, q.size-g*panelGroup) }
+func (q *Quadratic) Group(g int) (from, n int) {
+	return g * panelGroup, min(panelGroup, q.size-g*panelGroup)
+}
 
 // Side is how many elements a row of a group takes, padding included.
 func (q *Quadratic) Side() int { return q.side }
