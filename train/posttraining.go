@@ -22,7 +22,7 @@ import (
 // PostTraining quantizes a float network without training it, into a run folder: [ModelFile], [CheckpointFile] and
 // [ResultFile], which tells its settings too. It
 //
-//  1. takes the weights of Config.Init and quantizes them; where their method can do so, by a [Search] on Config.Calibration
+//  1. takes the weights of Config.Init, moves scales of channels into them where ECAQ says so, and quantizes them; where their method can do so, by a [Search] on Config.Calibration
 //     images, behind which it takes the statistics of batch normalization anew for the first time,
 //  2. calibrates the quantizers of activations on Config.Calibration training images,
 //  3. takes the statistics of batch normalization anew ([Reestimation]) in batches of Config.Batch,
@@ -38,6 +38,7 @@ type PostTraining struct {
 	CorrectBias  bool
 	Samples      int  // of a layer for the search of its weights, see [Search]; 0 for all
 	Sequential   bool // search behind the layers quantized before
+	ECAQ         bool // first give channels of activations scales of their own, see [ECAQ]
 }
 
 // PostTrainingResult is the result of a [PostTraining]: that of a run, and its settings.
@@ -60,6 +61,7 @@ type PostTrainingResult struct {
 	CorrectBias    bool     `json:"correct_bias"`
 	Samples        int      `json:"samples,omitempty"` // of a search
 	Sequential     bool     `json:"sequential,omitempty"`
+	ECAQ           bool     `json:"ecaq"`
 
 	Searched []SearchedLayer `json:"searched,omitempty"`
 }
@@ -79,6 +81,8 @@ func (p *PostTraining) Check() error {
 		return usagef("train: calibrating again comes after a re-estimation of batch normalization: want both or neither")
 	case p.Sequential && !c.Weights.Solves():
 		return usagef("train: %s searches for no weights, sequentially or not", c.Weights)
+	case p.ECAQ && c.Acts.None():
+		return usagef("train: scales of channels are for quantized activations: want a method for these")
 	case p.Samples < 0:
 		return usagef("train: a search with %d samples: want 0 or more", p.Samples)
 	case c.FoldBN || c.Teacher != "" || p.Resume:
@@ -137,6 +141,7 @@ func (p *PostTraining) newResult() *PostTrainingResult {
 		Result: Result{Model: c.Model, Data: c.Data, Weights: c.Weights.String(), Acts: c.Acts.String(), Seed: c.Seed},
 		Init:   c.Init, InitHash: c.InitHash, Normalize: c.Normalize, EdgeBits: c.EdgeBits, TrainImages: c.TrainImages, Validation: c.Validation,
 		Batch: c.Batch, AugmentPad: c.AugmentPad, AugmentFlip: c.AugmentFlip, Recalibrate: p.Recalibrate, CorrectBias: p.CorrectBias,
+		ECAQ: p.ECAQ,
 	}
 }
 
@@ -151,6 +156,9 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 		return nil, err
 	}
 	r.Calibration = min(p.Config.Calibration, data.Len())
+	if err := p.equalize(ctx, float, data, r); err != nil {
+		return nil, err
+	}
 	from := float
 	if p.Config.Weights.Solves() {
 		if from, err = p.search(ctx, float, data, r); err != nil {
@@ -174,6 +182,19 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 		}
 	}
 	return network, p.correct(ctx, network, float, data, r)
+}
+
+// equalize gives channels of the float network scales of their own, if that is wanted.
+func (p *PostTraining) equalize(ctx context.Context, float *layers.Network, data *datasets.Dataset, r *PostTrainingResult) error {
+	if !p.ECAQ {
+		return nil
+	}
+	e := &ECAQ{Activations: p.Config.Acts, Data: data, Images: r.Calibration}
+	channels, err := e.Run(ctx, float)
+	if err == nil {
+		p.tell("%s of activations have a scale of their own", plural(channels, "channel"))
+	}
+	return err
 }
 
 // search makes a network whose weights are quantized and searched for, and whose activations are float.
