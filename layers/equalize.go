@@ -142,30 +142,42 @@ func (e *Equalization) weights(w *weighted, x []int) []int {
 	return e.produce(w.out.Channels, params...)
 }
 
-// Scales chooses the scales. Of every layer with weights, wanted says in which proportion its quantizer would take the
+// scales chooses the scales. Of every layer with weights, wanted says in which proportion its quantizer would take the
 // channels that it takes in, 0 for one that holds nothing; a channel that several layers take in gets the geometric mean of
 // what each wants, as a share of its largest. Scales are rounded to powers of two, so that the network's numbers stay the very same.
 func (e *Equalization) scales(wanted map[string][]float64) []float64 {
-	sums, counts := make([]float64, len(e.parents)), make([]int, len(e.parents))
+	sums, counts := make([]float64, len(e.parents)), make([]float64, len(e.parents))
 	for _, c := range e.consumers {
-		shares := wanted[c.layer.name]
-		largest := slices.Max(append(shares, 0))
-		for i, share := range shares {
-			if share > 0 {
-				at := e.root(c.scale(i))
-				sums[at] += kernel.Log(share / largest)
-				counts[at]++
-			}
+		for at, exponent := range e.exponents(&c, wanted[c.layer.name]) {
+			sums[at] += exponent
+			counts[at]++
 		}
 	}
 	scales := make([]float64, len(e.parents))
 	for i := range scales {
 		scales[i] = 1
 		if r := e.root(i); r != 0 && counts[r] > 0 {
-			scales[i] = math.Ldexp(1, int(math.RoundToEven(sums[r]/float64(counts[r])/math.Ln2)))
+			scales[i] = math.Ldexp(1, int(math.RoundToEven(sums[r]/counts[r])))
 		}
 	}
 	return scales
+}
+
+// exponents returns what one layer wants of each scale, the mean over the channels that have it, as powers of two.
+func (e *Equalization) exponents(c *consumer, shares []float64) map[int]float64 {
+	sums, counts := map[int]float64{}, map[int]float64{}
+	largest := slices.Max(append(shares, 0))
+	for i, share := range shares {
+		if share > 0 {
+			at := e.root(c.scale(i))
+			sums[at] += kernel.Log(share/largest) / math.Ln2
+			counts[at]++
+		}
+	}
+	for at := range sums {
+		sums[at] /= counts[at]
+	}
+	return sums
 }
 
 // scale is that of a channel that the layer takes in.

@@ -24,27 +24,32 @@ type ECAQ struct {
 // Run changes the network's weights and normalizations, and nothing of what it computes; it returns how many channels have
 // another scale than before. When ctx ends it returns [ErrInterrupted].
 func (e *ECAQ) Run(ctx context.Context, float *layers.Network) (channels int, err error) {
-	images := min(e.Images, e.Data.Len())
-	if images < 1 {
-		return 0, fmt.Errorf("train: scales of channels on %d images: want at least 1", images)
-	}
-	if err := fit(float, e.Data); err != nil {
-		return 0, err
-	}
 	equalization, err := layers.NewEqualization(float)
 	if err != nil {
 		return 0, err
 	}
-	t, err := newTapped(float, min(calibrationBatch, images), nil)
-	if err != nil {
-		return 0, err
-	}
-	defer t.machine.Close()
-	units, err := e.units(ctx, t, images)
+	units, err := e.measure(ctx, float)
 	if err != nil {
 		return 0, err
 	}
 	return equalization.Apply(units), nil
+}
+
+// measure returns the unit of every channel that a layer with weights takes in, by the layer's name; 0 where it holds nothing.
+func (e *ECAQ) measure(ctx context.Context, float *layers.Network) (map[string][]float64, error) {
+	images := min(e.Images, e.Data.Len())
+	if images < 1 {
+		return nil, fmt.Errorf("train: scales of channels on %d images: want at least 1", images)
+	}
+	if err := fit(float, e.Data); err != nil {
+		return nil, err
+	}
+	t, err := newTapped(float, min(calibrationBatch, images), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer t.machine.Close()
+	return e.units(ctx, t, images)
 }
 
 // channelFit is the quantizer of one channel by itself.
@@ -54,17 +59,13 @@ type channelFit struct {
 	low, high float32
 }
 
-// units measures the unit of every channel of every layer; 0 where it holds nothing.
+// units runs the images through the network.
 func (e *ECAQ) units(ctx context.Context, t *tapped, images int) (map[string][]float64, error) {
 	fits := make([][]channelFit, len(t.taps))
 	for i, tap := range t.taps {
-		fits[i] = make([]channelFit, tap.Channels())
-		for c := range fits[i] {
-			q, err := e.Activations.Quantizer(quantops.Target{Role: quantops.Activations, Channels: 1, Size: 1, Signed: tap.Signed()})
-			if err != nil {
-				return nil, err
-			}
-			fits[i][c] = channelFit{quantizer: q, theta: make([]float32, len(q.Theta().Columns))}
+		var err error
+		if fits[i], err = e.fits(tap); err != nil {
+			return nil, err
 		}
 	}
 	batches := 0
@@ -90,6 +91,19 @@ func (e *ECAQ) units(ctx context.Context, t *tapped, images int) (map[string][]f
 		}
 	}
 	return units, nil
+}
+
+// fits makes a quantizer for every channel.
+func (e *ECAQ) fits(tap *layers.Tap) ([]channelFit, error) {
+	fits := make([]channelFit, tap.Channels())
+	for c := range fits {
+		q, err := e.Activations.Quantizer(quantops.Target{Role: quantops.Activations, Channels: 1, Size: 1, Signed: tap.Signed()})
+		if err != nil {
+			return nil, err
+		}
+		fits[c] = channelFit{quantizer: q, theta: make([]float32, len(q.Theta().Columns))}
+	}
+	return fits, nil
 }
 
 func (f *channelFit) add(x []float32, e quantops.Extent, batches int) {
