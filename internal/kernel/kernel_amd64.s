@@ -6,10 +6,8 @@
 
 // func tileAVX512(y *float32, x *float32, w *float32, t *tile)
 // Requires: AVX, AVX512F
-TEXT ·tileAVX512(SB), NOSPLIT, $32-32
+TEXT ·tileAVX512(SB), NOSPLIT, $48-32
 	MOVQ  t+24(FP), AX
-	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DX
 	MOVQ  80(AX), R8
 	SHLQ  $0x02, R8
 	MOVQ  104(AX), R11
@@ -42,6 +40,9 @@ TEXT ·tileAVX512(SB), NOSPLIT, $32-32
 	SUBQ  DI, BX
 	SHLQ  $0x02, BX
 	MOVQ  BX, 24(SP)
+	MOVQ  120(AX), DI
+	MOVQ  DI, 32(SP)
+	MOVQ  $0x00000000, 40(SP)
 	MOVQ  72(AX), DI
 	LEAQ  (R8)(R8*2), R9
 	LEAQ  (R8)(R8*4), R10
@@ -53,22 +54,26 @@ TEXT ·tileAVX512(SB), NOSPLIT, $32-32
 	JE    tile4x6
 
 search:
-	CMPQ   BX, $0x04
-	JE     outputs4
-	CMPQ   BX, $0x03
-	JE     outputs3
-	CMPQ   BX, $0x02
-	JE     outputs2
-	CMPQ   DI, $0x06
-	JE     tile1x6
-	CMPQ   DI, $0x05
-	JE     tile1x5
-	CMPQ   DI, $0x04
-	JE     tile1x4
-	CMPQ   DI, $0x03
-	JE     tile1x3
-	CMPQ   DI, $0x02
-	JE     tile1x2
+	CMPQ BX, $0x04
+	JE   outputs4
+	CMPQ BX, $0x03
+	JE   outputs3
+	CMPQ BX, $0x02
+	JE   outputs2
+	CMPQ DI, $0x06
+	JE   tile1x6
+	CMPQ DI, $0x05
+	JE   tile1x5
+	CMPQ DI, $0x04
+	JE   tile1x4
+	CMPQ DI, $0x03
+	JE   tile1x3
+	CMPQ DI, $0x02
+	JE   tile1x2
+
+again1x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	MOVQ   16(AX), R13
 	TESTQ  R13, R13
@@ -100,28 +105,42 @@ tap1x1:
 	JNE          tap1x1
 
 done1x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 
 noscale1x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 
 nobias1x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x1
 	VZEROUPPER
 	RET
 
 tile1x2:
+again1x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   16(AX), R13
@@ -156,31 +175,45 @@ tap1x2:
 	JNE          tap1x2
 
 done1x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
 
 noscale1x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
 
 nobias1x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
+	VMOVUPS Z1, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x2
 	VZEROUPPER
 	RET
 
 tile1x3:
+again1x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -218,18 +251,20 @@ tap1x3:
 	JNE          tap1x3
 
 done1x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
 	VMULPS       Z24, Z2, Z2
 
 noscale1x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -237,15 +272,27 @@ noscale1x3:
 
 nobias1x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x3
 	VZEROUPPER
 	RET
 
 tile1x4:
+again1x4:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -286,9 +333,10 @@ tap1x4:
 	JNE          tap1x4
 
 done1x4:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -296,9 +344,10 @@ done1x4:
 	VMULPS       Z24, Z3, Z3
 
 noscale1x4:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -307,17 +356,29 @@ noscale1x4:
 
 nobias1x4:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x4
 	VZEROUPPER
 	RET
 
 tile1x5:
+again1x5:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -361,9 +422,10 @@ tap1x5:
 	JNE          tap1x5
 
 done1x5:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -372,9 +434,10 @@ done1x5:
 	VMULPS       Z24, Z4, Z4
 
 noscale1x5:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -384,18 +447,30 @@ noscale1x5:
 
 nobias1x5:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x5
 	VZEROUPPER
 	RET
 
 tile1x6:
+again1x6:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -442,9 +517,10 @@ tap1x6:
 	JNE          tap1x6
 
 done1x6:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -454,9 +530,10 @@ done1x6:
 	VMULPS       Z24, Z5, Z5
 
 noscale1x6:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -467,30 +544,43 @@ noscale1x6:
 
 nobias1x6:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	LEAQ    (R8)(R8*4), R10
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	LEAQ    (DI)(DI*4), CX
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	VMOVUPS Z5, (BX)(R10*1)
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	VMOVUPS Z5, (BX)(CX*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x6
 	VZEROUPPER
 	RET
 
 outputs2:
-	CMPQ   DI, $0x06
-	JE     tile2x6
-	CMPQ   DI, $0x05
-	JE     tile2x5
-	CMPQ   DI, $0x04
-	JE     tile2x4
-	CMPQ   DI, $0x03
-	JE     tile2x3
-	CMPQ   DI, $0x02
-	JE     tile2x2
+	CMPQ DI, $0x06
+	JE   tile2x6
+	CMPQ DI, $0x05
+	JE   tile2x5
+	CMPQ DI, $0x04
+	JE   tile2x4
+	CMPQ DI, $0x03
+	JE   tile2x3
+	CMPQ DI, $0x02
+	JE   tile2x2
+
+again2x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z6, Z6, Z6
 	MOVQ   16(AX), R13
@@ -525,18 +615,20 @@ tap2x1:
 	JNE          tap2x1
 
 done2x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
 	VMULPS       Z24, Z6, Z6
 
 noscale2x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -544,17 +636,27 @@ noscale2x1:
 
 nobias2x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x1
 	VZEROUPPER
 	RET
 
 tile2x2:
+again2x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z6, Z6, Z6
@@ -594,9 +696,10 @@ tap2x2:
 	JNE          tap2x2
 
 done2x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -605,9 +708,10 @@ done2x2:
 	VMULPS       Z24, Z7, Z7
 
 noscale2x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -617,19 +721,29 @@ noscale2x2:
 
 nobias2x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
+	VMOVUPS Z7, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x2
 	VZEROUPPER
 	RET
 
 tile2x3:
+again2x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -674,9 +788,10 @@ tap2x3:
 	JNE          tap2x3
 
 done2x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -687,9 +802,10 @@ done2x3:
 	VMULPS       Z24, Z8, Z8
 
 noscale2x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -701,21 +817,31 @@ noscale2x3:
 
 nobias2x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x3
 	VZEROUPPER
 	RET
 
 tile2x4:
+again2x4:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -765,9 +891,10 @@ tap2x4:
 	JNE          tap2x4
 
 done2x4:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -780,9 +907,10 @@ done2x4:
 	VMULPS       Z24, Z9, Z9
 
 noscale2x4:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -796,24 +924,34 @@ noscale2x4:
 
 nobias2x4:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x4
 	VZEROUPPER
 	RET
 
 tile2x5:
+again2x5:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -868,9 +1006,10 @@ tap2x5:
 	JNE          tap2x5
 
 done2x5:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -885,9 +1024,10 @@ done2x5:
 	VMULPS       Z24, Z10, Z10
 
 noscale2x5:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -903,26 +1043,36 @@ noscale2x5:
 
 nobias2x5:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x5
 	VZEROUPPER
 	RET
 
 tile2x6:
+again2x6:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -982,9 +1132,10 @@ tap2x6:
 	JNE          tap2x6
 
 done2x6:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1001,9 +1152,10 @@ done2x6:
 	VMULPS       Z24, Z11, Z11
 
 noscale2x6:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1021,39 +1173,50 @@ noscale2x6:
 
 nobias2x6:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	LEAQ    (R8)(R8*4), R10
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	LEAQ    (DI)(DI*4), CX
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	VMOVUPS Z5, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	VMOVUPS Z5, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	VMOVUPS Z11, (BX)(R10*1)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	VMOVUPS Z11, (BX)(CX*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x6
 	VZEROUPPER
 	RET
 
 outputs3:
-	CMPQ   DI, $0x06
-	JE     tile3x6
-	CMPQ   DI, $0x05
-	JE     tile3x5
-	CMPQ   DI, $0x04
-	JE     tile3x4
-	CMPQ   DI, $0x03
-	JE     tile3x3
-	CMPQ   DI, $0x02
-	JE     tile3x2
+	CMPQ DI, $0x06
+	JE   tile3x6
+	CMPQ DI, $0x05
+	JE   tile3x5
+	CMPQ DI, $0x04
+	JE   tile3x4
+	CMPQ DI, $0x03
+	JE   tile3x3
+	CMPQ DI, $0x02
+	JE   tile3x2
+
+again3x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z6, Z6, Z6
 	VPXORD Z12, Z12, Z12
@@ -1091,9 +1254,10 @@ tap3x1:
 	JNE          tap3x1
 
 done3x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -1102,9 +1266,10 @@ done3x1:
 	VMULPS       Z24, Z12, Z12
 
 noscale3x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -1114,19 +1279,29 @@ noscale3x1:
 
 nobias3x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x1
 	VZEROUPPER
 	RET
 
 tile3x2:
+again3x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z6, Z6, Z6
@@ -1171,9 +1346,10 @@ tap3x2:
 	JNE          tap3x2
 
 done3x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1185,9 +1361,10 @@ done3x2:
 	VMULPS       Z24, Z13, Z13
 
 noscale3x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1200,22 +1377,32 @@ noscale3x2:
 
 nobias3x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
+	VMOVUPS Z13, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x2
 	VZEROUPPER
 	RET
 
 tile3x3:
+again3x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1267,9 +1454,10 @@ tap3x3:
 	JNE          tap3x3
 
 done3x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1284,9 +1472,10 @@ done3x3:
 	VMULPS       Z24, Z14, Z14
 
 noscale3x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1302,25 +1491,35 @@ noscale3x3:
 
 nobias3x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x3
 	VZEROUPPER
 	RET
 
 tile3x4:
+again3x4:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1379,9 +1578,10 @@ tap3x4:
 	JNE          tap3x4
 
 done3x4:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1399,9 +1599,10 @@ done3x4:
 	VMULPS       Z24, Z15, Z15
 
 noscale3x4:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1420,29 +1621,39 @@ noscale3x4:
 
 nobias3x4:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x4
 	VZEROUPPER
 	RET
 
 tile3x5:
+again3x5:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1508,9 +1719,10 @@ tap3x5:
 	JNE          tap3x5
 
 done3x5:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1531,9 +1743,10 @@ done3x5:
 	VMULPS       Z24, Z16, Z16
 
 noscale3x5:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1555,32 +1768,42 @@ noscale3x5:
 
 nobias3x5:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	VMOVUPS Z16, (BX)(R8*4)
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	VMOVUPS Z16, (BX)(DI*4)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x5
 	VZEROUPPER
 	RET
 
 tile3x6:
+again3x6:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1653,9 +1876,10 @@ tap3x6:
 	JNE          tap3x6
 
 done3x6:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1679,9 +1903,10 @@ done3x6:
 	VMULPS       Z24, Z17, Z17
 
 noscale3x6:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1706,46 +1931,57 @@ noscale3x6:
 
 nobias3x6:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	LEAQ    (R8)(R8*4), R10
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	LEAQ    (DI)(DI*4), CX
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	VMOVUPS Z5, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	VMOVUPS Z5, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	VMOVUPS Z11, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	VMOVUPS Z11, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	VMOVUPS Z16, (BX)(R8*4)
-	VMOVUPS Z17, (BX)(R10*1)
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	VMOVUPS Z16, (BX)(DI*4)
+	VMOVUPS Z17, (BX)(CX*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x6
 	VZEROUPPER
 	RET
 
 outputs4:
-	CMPQ   DI, $0x06
-	JE     tile4x6
-	CMPQ   DI, $0x05
-	JE     tile4x5
-	CMPQ   DI, $0x04
-	JE     tile4x4
-	CMPQ   DI, $0x03
-	JE     tile4x3
-	CMPQ   DI, $0x02
-	JE     tile4x2
+	CMPQ DI, $0x06
+	JE   tile4x6
+	CMPQ DI, $0x05
+	JE   tile4x5
+	CMPQ DI, $0x04
+	JE   tile4x4
+	CMPQ DI, $0x03
+	JE   tile4x3
+	CMPQ DI, $0x02
+	JE   tile4x2
+
+again4x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z6, Z6, Z6
 	VPXORD Z12, Z12, Z12
@@ -1786,9 +2022,10 @@ tap4x1:
 	JNE          tap4x1
 
 done4x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -1799,9 +2036,10 @@ done4x1:
 	VMULPS       Z24, Z18, Z18
 
 noscale4x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -1813,21 +2051,31 @@ noscale4x1:
 
 nobias4x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x1
 	VZEROUPPER
 	RET
 
 tile4x2:
+again4x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z6, Z6, Z6
@@ -1877,9 +2125,10 @@ tap4x2:
 	JNE          tap4x2
 
 done4x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1894,9 +2143,10 @@ done4x2:
 	VMULPS       Z24, Z19, Z19
 
 noscale4x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1912,25 +2162,35 @@ noscale4x2:
 
 nobias4x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
+	VMOVUPS Z19, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x2
 	VZEROUPPER
 	RET
 
 tile4x3:
+again4x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1989,9 +2249,10 @@ tap4x3:
 	JNE          tap4x3
 
 done4x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -2010,9 +2271,10 @@ done4x3:
 	VMULPS       Z24, Z20, Z20
 
 noscale4x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -2032,29 +2294,39 @@ noscale4x3:
 
 nobias4x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
-	VMOVUPS Z20, (BX)(R8*2)
+	VMOVUPS Z19, (BX)(DI*1)
+	VMOVUPS Z20, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x3
 	VZEROUPPER
 	RET
 
 tile4x4:
+again4x4:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2122,9 +2394,10 @@ tap4x4:
 	JNE          tap4x4
 
 done4x4:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -2147,9 +2420,10 @@ done4x4:
 	VMULPS       Z24, Z21, Z21
 
 noscale4x4:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -2173,34 +2447,44 @@ noscale4x4:
 
 nobias4x4:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
-	VMOVUPS Z20, (BX)(R8*2)
-	VMOVUPS Z21, (BX)(R9*1)
+	VMOVUPS Z19, (BX)(DI*1)
+	VMOVUPS Z20, (BX)(DI*2)
+	VMOVUPS Z21, (BX)(R13*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x4
 	VZEROUPPER
 	RET
 
 tile4x5:
+again4x5:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2277,9 +2561,10 @@ tap4x5:
 	JNE          tap4x5
 
 done4x5:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -2306,9 +2591,10 @@ done4x5:
 	VMULPS       Z24, Z22, Z22
 
 noscale4x5:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -2336,38 +2622,48 @@ noscale4x5:
 
 nobias4x5:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	VMOVUPS Z16, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	VMOVUPS Z16, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
-	VMOVUPS Z20, (BX)(R8*2)
-	VMOVUPS Z21, (BX)(R9*1)
-	VMOVUPS Z22, (BX)(R8*4)
+	VMOVUPS Z19, (BX)(DI*1)
+	VMOVUPS Z20, (BX)(DI*2)
+	VMOVUPS Z21, (BX)(R13*1)
+	VMOVUPS Z22, (BX)(DI*4)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x5
 	VZEROUPPER
 	RET
 
 tile4x6:
+again4x6:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2453,9 +2749,10 @@ tap4x6:
 	JNE          tap4x6
 
 done4x6:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -2486,9 +2783,10 @@ done4x6:
 	VMULPS       Z24, Z23, Z23
 
 noscale4x6:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -2520,48 +2818,53 @@ noscale4x6:
 
 nobias4x6:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	LEAQ    (R8)(R8*4), R10
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	LEAQ    (DI)(DI*4), CX
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	VMOVUPS Z5, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	VMOVUPS Z5, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	VMOVUPS Z11, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	VMOVUPS Z11, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	VMOVUPS Z16, (BX)(R8*4)
-	VMOVUPS Z17, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	VMOVUPS Z16, (BX)(DI*4)
+	VMOVUPS Z17, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
-	VMOVUPS Z20, (BX)(R8*2)
-	VMOVUPS Z21, (BX)(R9*1)
-	VMOVUPS Z22, (BX)(R8*4)
-	VMOVUPS Z23, (BX)(R10*1)
+	VMOVUPS Z19, (BX)(DI*1)
+	VMOVUPS Z20, (BX)(DI*2)
+	VMOVUPS Z21, (BX)(R13*1)
+	VMOVUPS Z22, (BX)(DI*4)
+	VMOVUPS Z23, (BX)(CX*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x6
 	VZEROUPPER
 	RET
 
 // func tileAVX2(y *float32, x *float32, w *float32, t *tile, pixel int, pixels int, half int)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2(SB), NOSPLIT, $32-56
+TEXT ·tileAVX2(SB), NOSPLIT, $48-56
 	MOVQ  t+24(FP), AX
-	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DX
 	MOVQ  80(AX), R8
 	SHLQ  $0x02, R8
 	MOVQ  104(AX), R11
@@ -2594,12 +2897,23 @@ TEXT ·tileAVX2(SB), NOSPLIT, $32-56
 	SUBQ  DI, BX
 	SHLQ  $0x02, BX
 	MOVQ  BX, 24(SP)
+	MOVQ  120(AX), DI
+	MOVQ  DI, 32(SP)
+	MOVQ  $0x00000000, 40(SP)
 	MOVQ  pixel+32(FP), DI
 	IMULQ R8, DI
-	ADDQ  DI, SI
+	ADDQ  DI, x+8(FP)
 	MOVQ  half+48(FP), DI
 	SHLQ  $0x05, DI
-	ADDQ  DI, SI
+	ADDQ  DI, x+8(FP)
+	MOVQ  88(AX), BX
+	SHLQ  $0x02, BX
+	MOVQ  pixel+32(FP), DI
+	IMULQ BX, DI
+	ADDQ  DI, y+0(FP)
+	MOVQ  half+48(FP), DI
+	SHLQ  $0x05, DI
+	ADDQ  DI, y+0(FP)
 	MOVQ  pixels+40(FP), DI
 	LEAQ  (R11)(R11*2), R12
 	MOVQ  96(AX), BX
@@ -2609,16 +2923,20 @@ TEXT ·tileAVX2(SB), NOSPLIT, $32-56
 	JE    tile4x3
 
 search:
-	CMPQ   BX, $0x04
-	JE     outputs4
-	CMPQ   BX, $0x03
-	JE     outputs3
-	CMPQ   BX, $0x02
-	JE     outputs2
-	CMPQ   DI, $0x03
-	JE     tile1x3
-	CMPQ   DI, $0x02
-	JE     tile1x2
+	CMPQ BX, $0x04
+	JE   outputs4
+	CMPQ BX, $0x03
+	JE   outputs3
+	CMPQ BX, $0x02
+	JE   outputs2
+	CMPQ DI, $0x03
+	JE   tile1x3
+	CMPQ DI, $0x02
+	JE   tile1x2
+
+again1x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	MOVQ   16(AX), R13
 	TESTQ  R13, R13
@@ -2650,34 +2968,42 @@ tap1x1:
 	JNE          tap1x1
 
 done1x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 
 noscale1x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 
 nobias1x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x1
 	VZEROUPPER
 	RET
 
 tile1x2:
+again1x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   16(AX), R13
@@ -2712,37 +3038,45 @@ tap1x2:
 	JNE          tap1x2
 
 done1x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
 
 noscale1x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
 
 nobias1x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
+	VMOVUPS Y1, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x2
 	VZEROUPPER
 	RET
 
 tile1x3:
+again1x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -2780,18 +3114,20 @@ tap1x3:
 	JNE          tap1x3
 
 done1x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
 	VMULPS       Y12, Y2, Y2
 
 noscale1x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -2799,25 +3135,32 @@ noscale1x3:
 
 nobias1x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	VMOVUPS Y2, (BX)(R8*2)
+	VMOVUPS Y1, (BX)(DI*1)
+	VMOVUPS Y2, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x3
 	VZEROUPPER
 	RET
 
 outputs2:
-	CMPQ   DI, $0x03
-	JE     tile2x3
-	CMPQ   DI, $0x02
-	JE     tile2x2
+	CMPQ DI, $0x03
+	JE   tile2x3
+	CMPQ DI, $0x02
+	JE   tile2x2
+
+again2x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y3, Y3, Y3
 	MOVQ   16(AX), R13
@@ -2852,18 +3195,20 @@ tap2x1:
 	JNE          tap2x1
 
 done2x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
 	VMULPS       Y12, Y3, Y3
 
 noscale2x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -2871,23 +3216,27 @@ noscale2x1:
 
 nobias2x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x1
 	VZEROUPPER
 	RET
 
 tile2x2:
+again2x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y3, Y3, Y3
@@ -2927,9 +3276,10 @@ tap2x2:
 	JNE          tap2x2
 
 done2x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -2938,9 +3288,10 @@ done2x2:
 	VMULPS       Y12, Y4, Y4
 
 noscale2x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -2950,25 +3301,29 @@ noscale2x2:
 
 nobias2x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
+	VMOVUPS Y4, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x2
 	VZEROUPPER
 	RET
 
 tile2x3:
+again2x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -3013,9 +3368,10 @@ tap2x3:
 	JNE          tap2x3
 
 done2x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3026,9 +3382,10 @@ done2x3:
 	VMULPS       Y12, Y5, Y5
 
 noscale2x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3040,31 +3397,36 @@ noscale2x3:
 
 nobias2x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	VMOVUPS Y2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	VMOVUPS Y2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	VMOVUPS Y5, (BX)(R8*2)
+	VMOVUPS Y4, (BX)(DI*1)
+	VMOVUPS Y5, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x3
 	VZEROUPPER
 	RET
 
 outputs3:
-	CMPQ   DI, $0x03
-	JE     tile3x3
-	CMPQ   DI, $0x02
-	JE     tile3x2
+	CMPQ DI, $0x03
+	JE   tile3x3
+	CMPQ DI, $0x02
+	JE   tile3x2
+
+again3x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y3, Y3, Y3
 	VXORPS Y6, Y6, Y6
@@ -3102,9 +3464,10 @@ tap3x1:
 	JNE          tap3x1
 
 done3x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -3113,9 +3476,10 @@ done3x1:
 	VMULPS       Y12, Y6, Y6
 
 noscale3x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -3125,25 +3489,29 @@ noscale3x1:
 
 nobias3x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x1
 	VZEROUPPER
 	RET
 
 tile3x2:
+again3x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y3, Y3, Y3
@@ -3188,9 +3556,10 @@ tap3x2:
 	JNE          tap3x2
 
 done3x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3202,9 +3571,10 @@ done3x2:
 	VMULPS       Y12, Y7, Y7
 
 noscale3x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3217,28 +3587,32 @@ noscale3x2:
 
 nobias3x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	VMOVUPS Y7, (BX)(R8*1)
+	VMOVUPS Y7, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x2
 	VZEROUPPER
 	RET
 
 tile3x3:
+again3x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -3290,9 +3664,10 @@ tap3x3:
 	JNE          tap3x3
 
 done3x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3307,9 +3682,10 @@ done3x3:
 	VMULPS       Y12, Y8, Y8
 
 noscale3x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3325,35 +3701,40 @@ noscale3x3:
 
 nobias3x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	VMOVUPS Y2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	VMOVUPS Y2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	VMOVUPS Y5, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)(DI*1)
+	VMOVUPS Y5, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	VMOVUPS Y7, (BX)(R8*1)
-	VMOVUPS Y8, (BX)(R8*2)
+	VMOVUPS Y7, (BX)(DI*1)
+	VMOVUPS Y8, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x3
 	VZEROUPPER
 	RET
 
 outputs4:
-	CMPQ   DI, $0x03
-	JE     tile4x3
-	CMPQ   DI, $0x02
-	JE     tile4x2
+	CMPQ DI, $0x03
+	JE   tile4x3
+	CMPQ DI, $0x02
+	JE   tile4x2
+
+again4x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y3, Y3, Y3
 	VXORPS Y6, Y6, Y6
@@ -3394,9 +3775,10 @@ tap4x1:
 	JNE          tap4x1
 
 done4x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -3407,9 +3789,10 @@ done4x1:
 	VMULPS       Y12, Y9, Y9
 
 noscale4x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -3421,27 +3804,31 @@ noscale4x1:
 
 nobias4x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y9, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x1
 	VZEROUPPER
 	RET
 
 tile4x2:
+again4x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y3, Y3, Y3
@@ -3491,9 +3878,10 @@ tap4x2:
 	JNE          tap4x2
 
 done4x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3508,9 +3896,10 @@ done4x2:
 	VMULPS       Y12, Y10, Y10
 
 noscale4x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3526,31 +3915,35 @@ noscale4x2:
 
 nobias4x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	VMOVUPS Y7, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y7, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y9, (BX)
-	VMOVUPS Y10, (BX)(R8*1)
+	VMOVUPS Y10, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x2
 	VZEROUPPER
 	RET
 
 tile4x3:
+again4x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -3609,9 +4002,10 @@ tap4x3:
 	JNE          tap4x3
 
 done4x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3630,9 +4024,10 @@ done4x3:
 	VMULPS       Y12, Y11, Y11
 
 noscale4x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3652,31 +4047,32 @@ noscale4x3:
 
 nobias4x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	VMOVUPS Y2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	VMOVUPS Y2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	VMOVUPS Y5, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)(DI*1)
+	VMOVUPS Y5, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	VMOVUPS Y7, (BX)(R8*1)
-	VMOVUPS Y8, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y7, (BX)(DI*1)
+	VMOVUPS Y8, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y9, (BX)
-	VMOVUPS Y10, (BX)(R8*1)
-	VMOVUPS Y11, (BX)(R8*2)
+	VMOVUPS Y10, (BX)(DI*1)
+	VMOVUPS Y11, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x3
 	VZEROUPPER
 	RET
 
@@ -8550,6 +8946,88 @@ found1:
 	ADDQ         $0x10, AX
 	CMPQ         AX, CX
 	JB           loop
+	VZEROUPPER
+	RET
+
+// func octavesAVX512(y *float32, x *float32, n int, o *octaves)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·octavesAVX512(SB), NOSPLIT, $0-32
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	MOVQ         o+24(FP), R8
+	VMOVUPS      (R8), Z16
+	VMOVUPS      64(R8), Z17
+	VMOVUPS      128(R8), Z18
+	VMOVUPS      192(R8), Z19
+	VMOVUPS      256(R8), Z20
+	VMOVUPS      320(R8), Z21
+	VMOVUPS      384(R8), Z22
+	VMOVUPS      448(R8), Z23
+	VMOVUPS      512(R8), Z24
+	VMOVUPS      576(R8), Z25
+	VMOVUPS      640(R8), Z26
+	VMOVUPS      704(R8), Z27
+	VPBROADCASTD 768(R8), Z13
+	VPBROADCASTD 772(R8), Z14
+	VPBROADCASTD 784(R8), Z29
+	VPBROADCASTD 788(R8), Z30
+	VMOVQ        776(R8), X12
+	MOVL         $0x00ffffff, AX
+	VPBROADCASTD AX, Z28
+	MOVL         $0x00000001, AX
+	VPBROADCASTD AX, Z31
+	MOVL         $0x80000000, AX
+	VPBROADCASTD AX, Z15
+	MOVL         $0x00000020, AX
+	VPBROADCASTD AX, Z10
+	MOVL         $0x00000040, AX
+	VPBROADCASTD AX, Z11
+	XORQ         AX, AX
+
+loop:
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 1536(DI)(AX*4)
+	VMOVUPS    (SI)(AX*4), Z0
+	VPROLD     $0x01, Z0, Z1
+	VPSRLD     $0x13, Z1, Z2
+	VMOVDQA32  Z2, Z3
+	VPERMI2D   Z17, Z16, Z2
+	VPERMI2D   Z19, Z18, Z3
+	VPANDD     Z28, Z1, Z4
+	VPCMPUD    $0x05, Z2, Z4, K1
+	VPSRLD     $0x18, Z1, Z5
+	VPSLLD     X12, Z5, Z5
+	VPSUBD     Z29, Z3, Z3
+	VPADDD     Z3, Z5, Z5
+	VPADDD     Z31, Z5, K1, Z5
+	VPANDD     Z31, Z1, Z6
+	VPMAXSD    Z6, Z5, Z5
+	VPMINSD    Z30, Z5, Z5
+	VMOVDQA32  Z5, Z6
+	VPERMI2PS  Z21, Z20, Z6
+	VMOVDQA32  Z5, Z7
+	VPERMI2PS  Z23, Z22, Z7
+	VMOVDQA32  Z5, Z8
+	VPERMI2PS  Z25, Z24, Z8
+	VMOVDQA32  Z5, Z9
+	VPERMI2PS  Z27, Z26, Z9
+	VPTESTMD   Z10, Z5, K2
+	VPTESTMD   Z11, Z5, K3
+	VBLENDMPS  Z7, Z6, K2, Z6
+	VBLENDMPS  Z9, Z8, K2, Z8
+	VBLENDMPS  Z8, Z6, K3, Z6
+	VPMOVD2M   Z0, K4
+	VPBLENDMD  Z14, Z13, K4, Z2
+	VPCMPUD    $0x05, Z2, Z1, K5
+	VPANDD     Z15, Z0, Z3
+	VPORD.Z    Z3, Z6, K5, Z6
+	VCMPPS     $0x03, Z0, Z0, K1
+	VMOVAPS    Z0, K1, Z6
+	VMOVUPS    Z6, (DI)(AX*4)
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
 	VZEROUPPER
 	RET
 
