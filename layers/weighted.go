@@ -89,6 +89,9 @@ func (w *weighted) resizes() bool {
 // forward adds the layer to a pass.
 func (w *weighted) forward(p *Pass, x Value) (Value, error) {
 	x, quantizer, err := w.input.quantize(p, x)
+	if err == nil {
+		x, err = p.tap(w, x)
+	}
 	if err != nil {
 		return Value{}, err
 	}

@@ -22,7 +22,8 @@ import (
 // PostTraining quantizes a float network without training it, into a run folder: [ModelFile], [CheckpointFile] and
 // [ResultFile], which tells its settings too. It
 //
-//  1. takes the weights of Config.Init and quantizes them,
+//  1. takes the weights of Config.Init, moves scales of channels into them where ECAQ says so, and quantizes them; where their method can do so, by a [Search] on Config.Calibration
+//     images, behind which it takes the statistics of batch normalization anew for the first time,
 //  2. calibrates the quantizers of activations on Config.Calibration training images,
 //  3. takes the statistics of batch normalization anew ([Reestimation]) in batches of Config.Batch,
 //  4. calibrates again where Recalibrate says so,
@@ -35,6 +36,9 @@ type PostTraining struct {
 	ReestimateBN int  // training images for the statistics of batch normalization, see [Reestimation]; 0 leaves these alone
 	Recalibrate  bool // calibrate again with the new statistics
 	CorrectBias  bool
+	Samples      int  // of a layer for the search of its weights, see [Search]; 0 for all
+	Sequential   bool // search behind the layers quantized before
+	ECAQ         bool // first give channels of activations scales of their own, see [ECAQ]
 }
 
 // PostTrainingResult is the result of a [PostTraining]: that of a run, and its settings.
@@ -55,6 +59,11 @@ type PostTrainingResult struct {
 	AugmentFlip    bool     `json:"augment_flip"`
 	Recalibrate    bool     `json:"recalibrate"`
 	CorrectBias    bool     `json:"correct_bias"`
+	Samples        int      `json:"samples,omitempty"` // of a search
+	Sequential     bool     `json:"sequential,omitempty"`
+	ECAQ           bool     `json:"ecaq"`
+
+	Searched []SearchedLayer `json:"searched,omitempty"`
 }
 
 // Check refuses what can't be done before anything is written.
@@ -70,6 +79,12 @@ func (p *PostTraining) Check() error {
 		return usagef("train: re-estimation of batch normalization on %d images: want 0 to %d", p.ReestimateBN, math.MaxInt32)
 	case p.Recalibrate && p.ReestimateBN == 0:
 		return usagef("train: calibrating again comes after a re-estimation of batch normalization: want both or neither")
+	case p.Sequential && !c.Weights.Solves():
+		return usagef("train: %s searches for no weights, sequentially or not", c.Weights)
+	case p.ECAQ && c.Acts.None():
+		return usagef("train: scales of channels are for quantized activations: want a method for these")
+	case p.Samples < 0:
+		return usagef("train: a search with %d samples: want 0 or more", p.Samples)
 	case c.FoldBN || c.Teacher != "" || p.Resume:
 		return usagef("train: fold_bn, teacher and resuming are of training; quantization without training has none of them")
 	}
@@ -126,6 +141,7 @@ func (p *PostTraining) newResult() *PostTrainingResult {
 		Result: Result{Model: c.Model, Data: c.Data, Weights: c.Weights.String(), Acts: c.Acts.String(), Seed: c.Seed},
 		Init:   c.Init, InitHash: c.InitHash, Normalize: c.Normalize, EdgeBits: c.EdgeBits, TrainImages: c.TrainImages, Validation: c.Validation,
 		Batch: c.Batch, AugmentPad: c.AugmentPad, AugmentFlip: c.AugmentFlip, Recalibrate: p.Recalibrate, CorrectBias: p.CorrectBias,
+		ECAQ: p.ECAQ,
 	}
 }
 
@@ -135,14 +151,23 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 	if err != nil {
 		return nil, err
 	}
-	if err := restore(network, snapshot(float), ownParams); err != nil {
-		return nil, err
-	}
 	data, _, err := p.trainingData()
 	if err != nil {
 		return nil, err
 	}
 	r.Calibration = min(p.Config.Calibration, data.Len())
+	if err := p.equalize(ctx, float, data, r); err != nil {
+		return nil, err
+	}
+	from := float
+	if p.Config.Weights.Solves() {
+		if from, err = p.search(ctx, float, data, r); err != nil {
+			return nil, err
+		}
+	}
+	if err := restore(network, snapshot(from), ownParams); err != nil {
+		return nil, err
+	}
 	p.tell("calibrating on %d images", r.Calibration)
 	if err := Calibrate(network, data, r.Calibration); err != nil {
 		return nil, err
@@ -157,6 +182,42 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 		}
 	}
 	return network, p.correct(ctx, network, float, data, r)
+}
+
+// equalize gives channels of the float network scales of their own, if that is wanted.
+func (p *PostTraining) equalize(ctx context.Context, float *layers.Network, data *datasets.Dataset, r *PostTrainingResult) error {
+	if !p.ECAQ {
+		return nil
+	}
+	e := &ECAQ{Activations: p.Config.Acts, Data: data, Images: r.Calibration}
+	channels, err := e.Run(ctx, float)
+	if err == nil {
+		p.tell("scales of their own for %s of activations", plural(channels, "channel"))
+	}
+	return err
+}
+
+// search makes a network whose weights are quantized and searched for, and whose activations are float.
+func (p *PostTraining) search(ctx context.Context, float *layers.Network, data *datasets.Dataset, r *PostTrainingResult) (*layers.Network, error) {
+	methods := p.Config.methods()
+	methods.Activations = quantops.Method{}
+	network, err := p.Build(methods)
+	if err != nil {
+		return nil, err
+	}
+	if err := restore(network, snapshot(float), ownParams); err != nil {
+		return nil, err
+	}
+	network.Fit()
+	p.tell("searching for weights on %d images", r.Calibration)
+	s := &Search{Float: float, Data: data, Images: r.Calibration, Samples: p.Samples, Sequential: p.Sequential, Seed: p.Config.Seed,
+		Report: func(l SearchedLayer) { p.tell("%s", l) }}
+	if r.Searched, err = s.Run(ctx, network); err != nil {
+		return nil, err
+	}
+	r.Samples, r.Sequential = p.Samples, p.Sequential
+	_, err = p.reestimate(ctx, network, data)
+	return network, err
 }
 
 // reestimate takes the statistics of batch normalization anew and returns the number of images that they are of.

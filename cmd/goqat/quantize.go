@@ -21,7 +21,12 @@ type quantizeCommand struct {
 	trainCommand
 	reestimateBN             int
 	recalibrate, correctBias bool
+	samples                  int
+	sequential, ecaq         bool
 }
+
+// searchSamples is how many samples of a layer its weights are searched on by default.
+const searchSamples = 12_000
 
 // reestimationImages is how many images the statistics of batch normalization are taken on by default.
 const reestimationImages = 4096
@@ -90,6 +95,9 @@ func (q *quantizeCommand) addFlags(f *pflag.FlagSet) {
 	}
 	f.IntVar(&q.reestimateBN, "reestimate-bn", reestimationImages, "take the statistics of batch normalization anew on so many training images, rounded up to whole batches; 0 leaves them as they are")
 	f.BoolVar(&q.recalibrate, "recalibrate", false, "calibrate once more after --reestimate-bn")
+	f.IntVar(&q.samples, "samples", searchSamples, "search for weights (bitsplit) on so many samples of a layer, output places of the --calibration images; 0 for all")
+	f.BoolVar(&q.sequential, "sequential", false, "search for a layer's weights behind the quantized layers before it, instead of behind float ones")
+	f.BoolVar(&q.ecaq, "ecaq", false, "first give each channel of activations a scale of its own, moved into normalizations and weights: fewer bits of activations lose less")
 	f.BoolVar(&q.correctBias, "correct-bias", false, "shift biases so that the mean outputs of layers on the calibration images are those of the float network")
 }
 
@@ -106,6 +114,7 @@ func (q *quantizeCommand) run(c *cobra.Command, args []string) error {
 			Config: q.config, Folder: q.out, Force: q.force, Data: data, Build: builder(q.config, data.Train), Import: importTensors,
 		},
 		ReestimateBN: q.reestimateBN, Recalibrate: q.recalibrate, CorrectBias: q.correctBias,
+		Samples: q.samples, Sequential: q.sequential, ECAQ: q.ecaq,
 	}
 	if q.out == "" {
 		if err := p.Check(); err != nil {
