@@ -259,11 +259,11 @@ func (g *gradients) input(one linearMap, in, din, dy []float32, block int) []flo
 	if !g.wanted {
 		return g.block(in, g.x, block)
 	}
-	one.InputGradient(din, dy, g.w)
-	if g.nothing() {
-		copyWanted(g.dx[0], din, block*g.blockLen())
+	if g.nothing() { // wanted can be no other gradient than that of x
+		one.InputGradient(g.dx[0][block*g.blockLen():], dy, g.w)
 		return g.block(in, g.x, block)
 	}
+	one.InputGradient(din, dy, g.w)
 	for group := range g.groups() {
 		g.backward(g.dx, din, g.x, block, group, nil, in)
 	}

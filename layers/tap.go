@@ -118,3 +118,18 @@ func (t *Tap) Patch(panel *kernel.Panel, block, group, row, column, lanes int) {
 	size := t.layer.in.Len() * kernel.Lanes
 	t.plan.Patch(panel, t.input[block*size:][:size], group, row, column, lanes, unit)
 }
+
+// Channels is the number of channels that the layer takes in.
+func (t *Tap) Channels() int { return t.layer.in.Channels }
+
+// Signed says whether there can be negative numbers.
+func (t *Tap) Signed() bool { return t.layer.in.Signed }
+
+// AppendChannel appends the numbers, or levels, of one channel in the first images, [blocks][height][width][16], and tells which of them are there.
+func (t *Tap) AppendChannel(x []float32, channel, images int) ([]float32, quantops.Extent) {
+	plane := t.layer.in.Height * t.layer.in.Width
+	for block := range kernel.Blocks(images) {
+		x = append(x, t.input[(block*t.layer.in.Channels+channel)*plane*kernel.Lanes:][:plane*kernel.Lanes]...)
+	}
+	return x, kernel.Images(images, plane)
+}

@@ -323,6 +323,8 @@ func TestConformanceStraightThrough(t *testing.T) {
 		case *lsq:
 			u = func(c int) kernel.Uniform { return q.codes.uniform(s.theta[c%q.channels], 0) }
 			exact = q.exact
+		case *bitsplit:
+			u = func(c int) kernel.Uniform { return q.codes.uniform(s.theta[c%q.channels], 0) }
 		default:
 			t.Skip("not of uniform steps")
 		}

@@ -34,6 +34,7 @@ package quantops
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -196,6 +197,7 @@ func (q *nnie) build(position int) *nnieStairs {
 		q.realLevels(levels, position)
 	}
 	s.steps = kernel.NewSteps(s.bounds, levels)
+	s.steps.Logarithmic(s.bounds, levels, q.zero(), bits.Len(uint(nnieSteps[q.bits]))-1)
 	return s
 }
 

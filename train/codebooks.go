@@ -267,10 +267,10 @@ func expanded(tensors []Tensor) []Tensor {
 	return all
 }
 
-// takeCodes sets the codebooks of a network to those of a checkpoint with the same method of weights, where that has some of
-// their shapes, and returns how many it has taken over.
-func takeCodes(network *layers.Network, from *Checkpoint) int {
-	byName, taken := tensorsByName(from.Params), 0
+// takeCodes sets the codebooks of a network to those among the parameters of another, of the same method of weights, where
+// there are some of their shapes, and returns how many it has taken over.
+func takeCodes(network *layers.Network, from []Tensor) int {
+	byName, taken := tensorsByName(from), 0
 	for _, book := range network.Codebooks() {
 		whole := true
 		for _, p := range book.Params() {

@@ -101,7 +101,7 @@ func (e *Experiment) takeCodes(network *layers.Network) error {
 		return fmt.Errorf("%w (%s)", err, path)
 	}
 	if before.Weights.String() == c.Weights.String() {
-		e.report(Event{Text: fmt.Sprintf("codes and centroids of %d of %s are those of %s", takeCodes(network, from), plural(len(network.Codebooks()), "layer"), path)})
+		e.report(Event{Text: fmt.Sprintf("codes and centroids of %d of %s are those of %s", takeCodes(network, from.Params), plural(len(network.Codebooks()), "layer"), path)})
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/goqat/goqat/internal/kernel"
 	"github.com/goqat/goqat/quantops"
 	"github.com/goqat/goqat/train"
 )
@@ -19,6 +20,9 @@ import (
 func TestEveryMethodTrains(t *testing.T) {
 	if testing.Short() {
 		t.Skip("trains a network for every method")
+	}
+	if kernel.Path() == "portable" {
+		t.Skip("portable kernels, which other tests hold to the same bits, would take an hour")
 	}
 	folder := t.TempDir()
 	float := filepath.Join(folder, "float")

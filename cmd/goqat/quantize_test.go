@@ -95,6 +95,32 @@ func TestQuantizedRunIsARun(t *testing.T) {
 	require.Contains(t, stderr, "it has no config.yaml")
 }
 
+// Weights are searched for layer by layer, and what is said of each is in the result.
+func TestQuantizeBySearching(t *testing.T) {
+	_, run := finishedRun(t)
+	folder := filepath.Join(t.TempDir(), "searched")
+	_, stderr := succeed(t, "quantize", run, "--weights", "bitsplit:3,sweeps=50", "--acts", "linear:6,observer=lloyd", "--calibration", "64",
+		"--samples", "2000", "--sequential", "--ecaq", "--out", folder)
+	r := quantization(t, folder)
+	require.Equal(t, 1.0, *r.Agreement)
+	require.Equal(t, "bitsplit:3,sweeps=50", r.Weights)
+	require.Equal(t, 2000, r.Samples)
+	require.True(t, r.Sequential)
+	require.True(t, r.ECAQ)
+	require.Contains(t, stderr, "scales of their own for ")
+	require.Contains(t, stderr, "searching for weights on 64 images\n")
+	require.NotEmpty(t, r.Searched)
+	for _, l := range r.Searched {
+		require.Contains(t, stderr, "\n"+l.String()+"\n")
+		require.LessOrEqual(t, l.Error, l.Start)
+	}
+	stdout, _ := succeed(t, "inspect", folder)
+	require.Contains(t, stdout, "bitsplit:3")
+	status, _, stderr := goqat("quantize", run, "--weights", "linear:4", "--sequential", "--out", filepath.Join(t.TempDir(), "x"))
+	require.Equal(t, exitUsage, status)
+	require.Contains(t, stderr, "linear:4 searches for no weights")
+}
+
 // A network with batch normalization from a file of another program: its model and its data are named.
 func TestQuantizeAFile(t *testing.T) {
 	data, _ := finishedRun(t)

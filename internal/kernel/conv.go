@@ -199,15 +199,19 @@ func (l *line) tiles() int { return l.count * ceil(l.pixels, tilePixels) }
 func (p *product) rectangle(l line, y, x, w int) {
 	t := &p.tile
 	t.xPixel, t.yPixel = l.xPixel, l.yPixel
-	pieces, tiles := ceil(l.pixels, tilePixels), ceil(p.outputs, tileOutputs)
+	pieces, tiles, calls := ceil(l.pixels, tilePixels), ceil(p.outputs, tileOutputs), 1
+	if p.outputs%tiles != 0 { // tiles of different sizes
+		calls = tiles
+	}
 	for i := range l.count {
 		for j := range pieces {
 			from, pixels := part(l.pixels, pieces, j)
 			t.pixels = pixels
 			yAt, xAt := y+i*l.y+from*l.yPixel, x+i*l.x+from*l.xPixel
-			for k := range tiles {
-				out, outputs := part(p.outputs, tiles, k)
-				t.outputs, t.scale, t.bias = outputs, channels(p.scale, out, outputs), channels(p.bias, out, outputs)
+			for k := range calls {
+				out, outputs := part(p.outputs, calls, k)
+				t.outputs, t.more = outputs*calls/tiles, tiles/calls-1
+				t.scale, t.bias = channels(p.scale, out, outputs), channels(p.bias, out, outputs)
 				t.run(p.y, yAt+out*t.yOutput, p.x, xAt, p.w, w+out*t.wOutput)
 			}
 		}

@@ -5,11 +5,9 @@
 #include "textflag.h"
 
 // func tileAVX512(y *float32, x *float32, w *float32, t *tile)
-// Requires: AVX, AVX512F
-TEXT ·tileAVX512(SB), NOSPLIT, $32-32
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileAVX512(SB), NOSPLIT, $48-32
 	MOVQ  t+24(FP), AX
-	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DX
 	MOVQ  80(AX), R8
 	SHLQ  $0x02, R8
 	MOVQ  104(AX), R11
@@ -42,6 +40,9 @@ TEXT ·tileAVX512(SB), NOSPLIT, $32-32
 	SUBQ  DI, BX
 	SHLQ  $0x02, BX
 	MOVQ  BX, 24(SP)
+	MOVQ  120(AX), DI
+	MOVQ  DI, 32(SP)
+	MOVQ  $0x00000000, 40(SP)
 	MOVQ  72(AX), DI
 	LEAQ  (R8)(R8*2), R9
 	LEAQ  (R8)(R8*4), R10
@@ -53,32 +54,45 @@ TEXT ·tileAVX512(SB), NOSPLIT, $32-32
 	JE    tile4x6
 
 search:
-	CMPQ   BX, $0x04
-	JE     outputs4
-	CMPQ   BX, $0x03
-	JE     outputs3
-	CMPQ   BX, $0x02
-	JE     outputs2
-	CMPQ   DI, $0x06
-	JE     tile1x6
-	CMPQ   DI, $0x05
-	JE     tile1x5
-	CMPQ   DI, $0x04
-	JE     tile1x4
-	CMPQ   DI, $0x03
-	JE     tile1x3
-	CMPQ   DI, $0x02
-	JE     tile1x2
-	VPXORD Z0, Z0, Z0
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x1
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x1
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x1
+	CMPQ BX, $0x04
+	JE   outputs4
+	CMPQ BX, $0x03
+	JE   outputs3
+	CMPQ BX, $0x02
+	JE   outputs2
+	CMPQ DI, $0x06
+	JE   tile1x6
+	CMPQ DI, $0x05
+	JE   tile1x5
+	CMPQ DI, $0x04
+	JE   tile1x4
+	CMPQ DI, $0x03
+	JE   tile1x3
+	CMPQ DI, $0x02
+	JE   tile1x2
+
+again1x1:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x1
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x1
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x1
 
 tap1x1:
 	VBROADCASTSS (DX), Z24
@@ -100,39 +114,64 @@ tap1x1:
 	JNE          tap1x1
 
 done1x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 
 noscale1x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 
 nobias1x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x1
 	VZEROUPPER
 	RET
 
 tile1x2:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x2
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x2
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x2
+again1x2:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x2
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x2
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x2
 
 tap1x2:
 	VBROADCASTSS (DX), Z24
@@ -156,43 +195,70 @@ tap1x2:
 	JNE          tap1x2
 
 done1x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
 
 noscale1x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
 
 nobias1x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
+	VMOVUPS Z1, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x2
 	VZEROUPPER
 	RET
 
 tile1x3:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x3
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x3
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x3
+again1x3:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x3
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x3
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x3
 
 tap1x3:
 	VBROADCASTSS (DX), Z24
@@ -218,18 +284,20 @@ tap1x3:
 	JNE          tap1x3
 
 done1x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
 	VMULPS       Z24, Z2, Z2
 
 noscale1x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -237,28 +305,55 @@ noscale1x3:
 
 nobias1x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x3
 	VZEROUPPER
 	RET
 
 tile1x4:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x4
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x4
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x4
+again1x4:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x4
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x4
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x4
 
 tap1x4:
 	VBROADCASTSS (DX), Z24
@@ -286,9 +381,10 @@ tap1x4:
 	JNE          tap1x4
 
 done1x4:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -296,9 +392,10 @@ done1x4:
 	VMULPS       Z24, Z3, Z3
 
 noscale1x4:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -307,31 +404,60 @@ noscale1x4:
 
 nobias1x4:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x4
 	VZEROUPPER
 	RET
 
 tile1x5:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x5
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x5
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x5
+again1x5:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x5
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x5
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x5
 
 tap1x5:
 	VBROADCASTSS (DX), Z24
@@ -361,9 +487,10 @@ tap1x5:
 	JNE          tap1x5
 
 done1x5:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -372,9 +499,10 @@ done1x5:
 	VMULPS       Z24, Z4, Z4
 
 noscale1x5:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -384,33 +512,64 @@ noscale1x5:
 
 nobias1x5:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x5
 	VZEROUPPER
 	RET
 
 tile1x6:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x6
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x6
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x6
+again1x6:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x6
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x6
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x6
 
 tap1x6:
 	VBROADCASTSS (DX), Z24
@@ -442,9 +601,10 @@ tap1x6:
 	JNE          tap1x6
 
 done1x6:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -454,9 +614,10 @@ done1x6:
 	VMULPS       Z24, Z5, Z5
 
 noscale1x6:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -467,41 +628,67 @@ noscale1x6:
 
 nobias1x6:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	LEAQ    (R8)(R8*4), R10
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	LEAQ    (DI)(DI*4), CX
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	VMOVUPS Z5, (BX)(R10*1)
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	VMOVUPS Z5, (BX)(CX*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x6
 	VZEROUPPER
 	RET
 
 outputs2:
-	CMPQ   DI, $0x06
-	JE     tile2x6
-	CMPQ   DI, $0x05
-	JE     tile2x5
-	CMPQ   DI, $0x04
-	JE     tile2x4
-	CMPQ   DI, $0x03
-	JE     tile2x3
-	CMPQ   DI, $0x02
-	JE     tile2x2
-	VPXORD Z0, Z0, Z0
-	VPXORD Z6, Z6, Z6
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x1
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x1
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x1
+	CMPQ DI, $0x06
+	JE   tile2x6
+	CMPQ DI, $0x05
+	JE   tile2x5
+	CMPQ DI, $0x04
+	JE   tile2x4
+	CMPQ DI, $0x03
+	JE   tile2x3
+	CMPQ DI, $0x02
+	JE   tile2x2
+
+again2x1:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z6, Z6, Z6
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x1
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x1
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x1
 
 tap2x1:
 	VBROADCASTSS (DX), Z24
@@ -525,18 +712,20 @@ tap2x1:
 	JNE          tap2x1
 
 done2x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
 	VMULPS       Z24, Z6, Z6
 
 noscale2x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -544,30 +733,57 @@ noscale2x1:
 
 nobias2x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x1
 	VZEROUPPER
 	RET
 
 tile2x2:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x2
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x2
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x2
+again2x2:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x2
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x2
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x2
 
 tap2x2:
 	VBROADCASTSS (DX), Z24
@@ -594,9 +810,10 @@ tap2x2:
 	JNE          tap2x2
 
 done2x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -605,9 +822,10 @@ done2x2:
 	VMULPS       Z24, Z7, Z7
 
 noscale2x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -617,34 +835,65 @@ noscale2x2:
 
 nobias2x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
+	VMOVUPS Z7, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x2
 	VZEROUPPER
 	RET
 
 tile2x3:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x3
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x3
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x3
+again2x3:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x3
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x3
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x3
 
 tap2x3:
 	VBROADCASTSS (DX), Z24
@@ -674,9 +923,10 @@ tap2x3:
 	JNE          tap2x3
 
 done2x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -687,9 +937,10 @@ done2x3:
 	VMULPS       Z24, Z8, Z8
 
 noscale2x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -701,38 +952,73 @@ noscale2x3:
 
 nobias2x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x3
 	VZEROUPPER
 	RET
 
 tile2x4:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x4
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x4
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x4
+again2x4:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x4
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x4
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x4
 
 tap2x4:
 	VBROADCASTSS (DX), Z24
@@ -765,9 +1051,10 @@ tap2x4:
 	JNE          tap2x4
 
 done2x4:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -780,9 +1067,10 @@ done2x4:
 	VMULPS       Z24, Z9, Z9
 
 noscale2x4:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -796,43 +1084,82 @@ noscale2x4:
 
 nobias2x4:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x4
 	VZEROUPPER
 	RET
 
 tile2x5:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x5
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x5
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x5
+again2x5:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x5
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x5
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x5
 
 tap2x5:
 	VBROADCASTSS (DX), Z24
@@ -868,9 +1195,10 @@ tap2x5:
 	JNE          tap2x5
 
 done2x5:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -885,9 +1213,10 @@ done2x5:
 	VMULPS       Z24, Z10, Z10
 
 noscale2x5:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -903,47 +1232,90 @@ noscale2x5:
 
 nobias2x5:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x5
 	VZEROUPPER
 	RET
 
 tile2x6:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x6
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x6
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x6
+again2x6:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x6
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x6
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x6
 
 tap2x6:
 	VBROADCASTSS (DX), Z24
@@ -982,9 +1354,10 @@ tap2x6:
 	JNE          tap2x6
 
 done2x6:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1001,9 +1374,10 @@ done2x6:
 	VMULPS       Z24, Z11, Z11
 
 noscale2x6:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1021,51 +1395,79 @@ noscale2x6:
 
 nobias2x6:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	LEAQ    (R8)(R8*4), R10
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	LEAQ    (DI)(DI*4), CX
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	VMOVUPS Z5, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	VMOVUPS Z5, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	VMOVUPS Z11, (BX)(R10*1)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	VMOVUPS Z11, (BX)(CX*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x6
 	VZEROUPPER
 	RET
 
 outputs3:
-	CMPQ   DI, $0x06
-	JE     tile3x6
-	CMPQ   DI, $0x05
-	JE     tile3x5
-	CMPQ   DI, $0x04
-	JE     tile3x4
-	CMPQ   DI, $0x03
-	JE     tile3x3
-	CMPQ   DI, $0x02
-	JE     tile3x2
-	VPXORD Z0, Z0, Z0
-	VPXORD Z6, Z6, Z6
-	VPXORD Z12, Z12, Z12
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x1
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x1
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x1
+	CMPQ DI, $0x06
+	JE   tile3x6
+	CMPQ DI, $0x05
+	JE   tile3x5
+	CMPQ DI, $0x04
+	JE   tile3x4
+	CMPQ DI, $0x03
+	JE   tile3x3
+	CMPQ DI, $0x02
+	JE   tile3x2
+
+again3x1:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z12, Z12, Z12
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x1
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x1
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x1
 
 tap3x1:
 	VBROADCASTSS (DX), Z24
@@ -1091,9 +1493,10 @@ tap3x1:
 	JNE          tap3x1
 
 done3x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -1102,9 +1505,10 @@ done3x1:
 	VMULPS       Z24, Z12, Z12
 
 noscale3x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -1114,34 +1518,67 @@ noscale3x1:
 
 nobias3x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x1
 	VZEROUPPER
 	RET
 
 tile3x2:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x2
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x2
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x2
+again3x2:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x2
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x2
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x2
 
 tap3x2:
 	VBROADCASTSS (DX), Z24
@@ -1171,9 +1608,10 @@ tap3x2:
 	JNE          tap3x2
 
 done3x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1185,9 +1623,10 @@ done3x2:
 	VMULPS       Z24, Z13, Z13
 
 noscale3x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1200,40 +1639,79 @@ noscale3x2:
 
 nobias3x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
+	VMOVUPS Z13, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x2
 	VZEROUPPER
 	RET
 
 tile3x3:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x3
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x3
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x3
+again3x3:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x3
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x3
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x3
 
 tap3x3:
 	VBROADCASTSS (DX), Z24
@@ -1267,9 +1745,10 @@ tap3x3:
 	JNE          tap3x3
 
 done3x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1284,9 +1763,10 @@ done3x3:
 	VMULPS       Z24, Z14, Z14
 
 noscale3x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1302,46 +1782,91 @@ noscale3x3:
 
 nobias3x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x3
 	VZEROUPPER
 	RET
 
 tile3x4:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x4
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x4
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x4
+again3x4:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x4
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x4
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x4
 
 tap3x4:
 	VBROADCASTSS (DX), Z24
@@ -1379,9 +1904,10 @@ tap3x4:
 	JNE          tap3x4
 
 done3x4:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1399,9 +1925,10 @@ done3x4:
 	VMULPS       Z24, Z15, Z15
 
 noscale3x4:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1420,53 +1947,104 @@ noscale3x4:
 
 nobias3x4:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x4
 	VZEROUPPER
 	RET
 
 tile3x5:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x5
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x5
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x5
+again3x5:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x5
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x5
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x5
 
 tap3x5:
 	VBROADCASTSS (DX), Z24
@@ -1508,9 +2086,10 @@ tap3x5:
 	JNE          tap3x5
 
 done3x5:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1531,9 +2110,10 @@ done3x5:
 	VMULPS       Z24, Z16, Z16
 
 noscale3x5:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1555,59 +2135,116 @@ noscale3x5:
 
 nobias3x5:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	VMOVUPS Z16, (BX)(R8*4)
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	VMOVUPS Z16, (BX)(DI*4)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x5
 	VZEROUPPER
 	RET
 
 tile3x6:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x6
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x6
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x6
+again3x6:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x6
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x6
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x6
 
 tap3x6:
 	VBROADCASTSS (DX), Z24
@@ -1653,9 +2290,10 @@ tap3x6:
 	JNE          tap3x6
 
 done3x6:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1679,9 +2317,10 @@ done3x6:
 	VMULPS       Z24, Z17, Z17
 
 noscale3x6:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1706,59 +2345,91 @@ noscale3x6:
 
 nobias3x6:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	LEAQ    (R8)(R8*4), R10
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	LEAQ    (DI)(DI*4), CX
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	VMOVUPS Z5, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	VMOVUPS Z5, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	VMOVUPS Z11, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	VMOVUPS Z11, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	VMOVUPS Z16, (BX)(R8*4)
-	VMOVUPS Z17, (BX)(R10*1)
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	VMOVUPS Z16, (BX)(DI*4)
+	VMOVUPS Z17, (BX)(CX*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x6
 	VZEROUPPER
 	RET
 
 outputs4:
-	CMPQ   DI, $0x06
-	JE     tile4x6
-	CMPQ   DI, $0x05
-	JE     tile4x5
-	CMPQ   DI, $0x04
-	JE     tile4x4
-	CMPQ   DI, $0x03
-	JE     tile4x3
-	CMPQ   DI, $0x02
-	JE     tile4x2
-	VPXORD Z0, Z0, Z0
-	VPXORD Z6, Z6, Z6
-	VPXORD Z12, Z12, Z12
-	VPXORD Z18, Z18, Z18
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x1
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x1
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x1
+	CMPQ DI, $0x06
+	JE   tile4x6
+	CMPQ DI, $0x05
+	JE   tile4x5
+	CMPQ DI, $0x04
+	JE   tile4x4
+	CMPQ DI, $0x03
+	JE   tile4x3
+	CMPQ DI, $0x02
+	JE   tile4x2
+
+again4x1:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z18, Z18, Z18
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x1
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x1
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x1
 
 tap4x1:
 	VBROADCASTSS (DX), Z24
@@ -1786,9 +2457,10 @@ tap4x1:
 	JNE          tap4x1
 
 done4x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -1799,9 +2471,10 @@ done4x1:
 	VMULPS       Z24, Z18, Z18
 
 noscale4x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VBROADCASTSS 4(BX), Z24
@@ -1813,38 +2486,77 @@ noscale4x1:
 
 nobias4x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x1
 	VZEROUPPER
 	RET
 
 tile4x2:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x2
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x2
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x2
+again4x2:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x2
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x2
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x2
 
 tap4x2:
 	VBROADCASTSS (DX), Z24
@@ -1877,9 +2589,10 @@ tap4x2:
 	JNE          tap4x2
 
 done4x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -1894,9 +2607,10 @@ done4x2:
 	VMULPS       Z24, Z19, Z19
 
 noscale4x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -1912,46 +2626,93 @@ noscale4x2:
 
 nobias4x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
+	VMOVUPS Z19, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x2
 	VZEROUPPER
 	RET
 
 tile4x3:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x3
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x3
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x3
+again4x3:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x3
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x3
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x3
 
 tap4x3:
 	VBROADCASTSS (DX), Z24
@@ -1989,9 +2750,10 @@ tap4x3:
 	JNE          tap4x3
 
 done4x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -2010,9 +2772,10 @@ done4x3:
 	VMULPS       Z24, Z20, Z20
 
 noscale4x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -2032,54 +2795,109 @@ noscale4x3:
 
 nobias4x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
-	VMOVUPS Z20, (BX)(R8*2)
+	VMOVUPS Z19, (BX)(DI*1)
+	VMOVUPS Z20, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x3
 	VZEROUPPER
 	RET
 
 tile4x4:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x4
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x4
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x4
+again4x4:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x4
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x4
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x4
 
 tap4x4:
 	VBROADCASTSS (DX), Z24
@@ -2122,9 +2940,10 @@ tap4x4:
 	JNE          tap4x4
 
 done4x4:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -2147,9 +2966,10 @@ done4x4:
 	VMULPS       Z24, Z21, Z21
 
 noscale4x4:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x4
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -2173,63 +2993,126 @@ noscale4x4:
 
 nobias4x4:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
-	VMOVUPS Z20, (BX)(R8*2)
-	VMOVUPS Z21, (BX)(R9*1)
+	VMOVUPS Z19, (BX)(DI*1)
+	VMOVUPS Z20, (BX)(DI*2)
+	VMOVUPS Z21, (BX)(R13*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x4
 	VZEROUPPER
 	RET
 
 tile4x5:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	VPXORD Z22, Z22, Z22
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x5
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x5
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x5
+again4x5:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x5
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x5
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x5
 
 tap4x5:
 	VBROADCASTSS (DX), Z24
@@ -2277,9 +3160,10 @@ tap4x5:
 	JNE          tap4x5
 
 done4x5:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -2306,9 +3190,10 @@ done4x5:
 	VMULPS       Z24, Z22, Z22
 
 noscale4x5:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x5
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -2336,71 +3221,142 @@ noscale4x5:
 
 nobias4x5:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	VMOVUPS Z16, (BX)(R8*4)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	VMOVUPS Z16, (BX)(DI*4)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
-	VMOVUPS Z20, (BX)(R8*2)
-	VMOVUPS Z21, (BX)(R9*1)
-	VMOVUPS Z22, (BX)(R8*4)
+	VMOVUPS Z19, (BX)(DI*1)
+	VMOVUPS Z20, (BX)(DI*2)
+	VMOVUPS Z21, (BX)(R13*1)
+	VMOVUPS Z22, (BX)(DI*4)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x5
 	VZEROUPPER
 	RET
 
 tile4x6:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	VPXORD Z22, Z22, Z22
-	VPXORD Z23, Z23, Z23
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x6
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x6
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x6
+again4x6:
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	VPXORD     Z23, Z23, Z23
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x6
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x6
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x6
 
 tap4x6:
 	VBROADCASTSS (DX), Z24
@@ -2453,9 +3409,10 @@ tap4x6:
 	JNE          tap4x6
 
 done4x6:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VMULPS       Z24, Z0, Z0
 	VMULPS       Z24, Z1, Z1
@@ -2486,9 +3443,10 @@ done4x6:
 	VMULPS       Z24, Z23, Z23
 
 noscale4x6:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x6
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Z24
 	VADDPS       Z24, Z0, Z0
 	VADDPS       Z24, Z1, Z1
@@ -2520,48 +3478,53 @@ noscale4x6:
 
 nobias4x6:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	LEAQ    (R8)(R8*2), R9
-	LEAQ    (R8)(R8*4), R10
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R13
+	LEAQ    (DI)(DI*4), CX
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, (BX)(R8*1)
-	VMOVUPS Z2, (BX)(R8*2)
-	VMOVUPS Z3, (BX)(R9*1)
-	VMOVUPS Z4, (BX)(R8*4)
-	VMOVUPS Z5, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z1, (BX)(DI*1)
+	VMOVUPS Z2, (BX)(DI*2)
+	VMOVUPS Z3, (BX)(R13*1)
+	VMOVUPS Z4, (BX)(DI*4)
+	VMOVUPS Z5, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z6, (BX)
-	VMOVUPS Z7, (BX)(R8*1)
-	VMOVUPS Z8, (BX)(R8*2)
-	VMOVUPS Z9, (BX)(R9*1)
-	VMOVUPS Z10, (BX)(R8*4)
-	VMOVUPS Z11, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z8, (BX)(DI*2)
+	VMOVUPS Z9, (BX)(R13*1)
+	VMOVUPS Z10, (BX)(DI*4)
+	VMOVUPS Z11, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z12, (BX)
-	VMOVUPS Z13, (BX)(R8*1)
-	VMOVUPS Z14, (BX)(R8*2)
-	VMOVUPS Z15, (BX)(R9*1)
-	VMOVUPS Z16, (BX)(R8*4)
-	VMOVUPS Z17, (BX)(R10*1)
-	ADDQ    CX, BX
+	VMOVUPS Z13, (BX)(DI*1)
+	VMOVUPS Z14, (BX)(DI*2)
+	VMOVUPS Z15, (BX)(R13*1)
+	VMOVUPS Z16, (BX)(DI*4)
+	VMOVUPS Z17, (BX)(CX*1)
+	ADDQ    SI, BX
 	VMOVUPS Z18, (BX)
-	VMOVUPS Z19, (BX)(R8*1)
-	VMOVUPS Z20, (BX)(R8*2)
-	VMOVUPS Z21, (BX)(R9*1)
-	VMOVUPS Z22, (BX)(R8*4)
-	VMOVUPS Z23, (BX)(R10*1)
+	VMOVUPS Z19, (BX)(DI*1)
+	VMOVUPS Z20, (BX)(DI*2)
+	VMOVUPS Z21, (BX)(R13*1)
+	VMOVUPS Z22, (BX)(DI*4)
+	VMOVUPS Z23, (BX)(CX*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x6
 	VZEROUPPER
 	RET
 
 // func tileAVX2(y *float32, x *float32, w *float32, t *tile, pixel int, pixels int, half int)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2(SB), NOSPLIT, $32-56
+TEXT ·tileAVX2(SB), NOSPLIT, $48-56
 	MOVQ  t+24(FP), AX
-	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DX
 	MOVQ  80(AX), R8
 	SHLQ  $0x02, R8
 	MOVQ  104(AX), R11
@@ -2594,12 +3557,23 @@ TEXT ·tileAVX2(SB), NOSPLIT, $32-56
 	SUBQ  DI, BX
 	SHLQ  $0x02, BX
 	MOVQ  BX, 24(SP)
+	MOVQ  120(AX), DI
+	MOVQ  DI, 32(SP)
+	MOVQ  $0x00000000, 40(SP)
 	MOVQ  pixel+32(FP), DI
 	IMULQ R8, DI
-	ADDQ  DI, SI
+	ADDQ  DI, x+8(FP)
 	MOVQ  half+48(FP), DI
 	SHLQ  $0x05, DI
-	ADDQ  DI, SI
+	ADDQ  DI, x+8(FP)
+	MOVQ  88(AX), BX
+	SHLQ  $0x02, BX
+	MOVQ  pixel+32(FP), DI
+	IMULQ BX, DI
+	ADDQ  DI, y+0(FP)
+	MOVQ  half+48(FP), DI
+	SHLQ  $0x05, DI
+	ADDQ  DI, y+0(FP)
 	MOVQ  pixels+40(FP), DI
 	LEAQ  (R11)(R11*2), R12
 	MOVQ  96(AX), BX
@@ -2609,16 +3583,20 @@ TEXT ·tileAVX2(SB), NOSPLIT, $32-56
 	JE    tile4x3
 
 search:
-	CMPQ   BX, $0x04
-	JE     outputs4
-	CMPQ   BX, $0x03
-	JE     outputs3
-	CMPQ   BX, $0x02
-	JE     outputs2
-	CMPQ   DI, $0x03
-	JE     tile1x3
-	CMPQ   DI, $0x02
-	JE     tile1x2
+	CMPQ BX, $0x04
+	JE   outputs4
+	CMPQ BX, $0x03
+	JE   outputs3
+	CMPQ BX, $0x02
+	JE   outputs2
+	CMPQ DI, $0x03
+	JE   tile1x3
+	CMPQ DI, $0x02
+	JE   tile1x2
+
+again1x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	MOVQ   16(AX), R13
 	TESTQ  R13, R13
@@ -2650,34 +3628,42 @@ tap1x1:
 	JNE          tap1x1
 
 done1x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 
 noscale1x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 
 nobias1x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x1
 	VZEROUPPER
 	RET
 
 tile1x2:
+again1x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   16(AX), R13
@@ -2712,37 +3698,45 @@ tap1x2:
 	JNE          tap1x2
 
 done1x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
 
 noscale1x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
 
 nobias1x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
+	VMOVUPS Y1, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x2
 	VZEROUPPER
 	RET
 
 tile1x3:
+again1x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -2780,18 +3774,20 @@ tap1x3:
 	JNE          tap1x3
 
 done1x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale1x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
 	VMULPS       Y12, Y2, Y2
 
 noscale1x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias1x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -2799,25 +3795,32 @@ noscale1x3:
 
 nobias1x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	VMOVUPS Y2, (BX)(R8*2)
+	VMOVUPS Y1, (BX)(DI*1)
+	VMOVUPS Y2, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x01, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x04, 40(SP)
+	DECQ    32(SP)
+	JGE     again1x3
 	VZEROUPPER
 	RET
 
 outputs2:
-	CMPQ   DI, $0x03
-	JE     tile2x3
-	CMPQ   DI, $0x02
-	JE     tile2x2
+	CMPQ DI, $0x03
+	JE   tile2x3
+	CMPQ DI, $0x02
+	JE   tile2x2
+
+again2x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y3, Y3, Y3
 	MOVQ   16(AX), R13
@@ -2852,18 +3855,20 @@ tap2x1:
 	JNE          tap2x1
 
 done2x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
 	VMULPS       Y12, Y3, Y3
 
 noscale2x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -2871,23 +3876,27 @@ noscale2x1:
 
 nobias2x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x1
 	VZEROUPPER
 	RET
 
 tile2x2:
+again2x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y3, Y3, Y3
@@ -2927,9 +3936,10 @@ tap2x2:
 	JNE          tap2x2
 
 done2x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -2938,9 +3948,10 @@ done2x2:
 	VMULPS       Y12, Y4, Y4
 
 noscale2x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -2950,25 +3961,29 @@ noscale2x2:
 
 nobias2x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
+	VMOVUPS Y4, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x2
 	VZEROUPPER
 	RET
 
 tile2x3:
+again2x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -3013,9 +4028,10 @@ tap2x3:
 	JNE          tap2x3
 
 done2x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale2x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3026,9 +4042,10 @@ done2x3:
 	VMULPS       Y12, Y5, Y5
 
 noscale2x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias2x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3040,31 +4057,36 @@ noscale2x3:
 
 nobias2x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	VMOVUPS Y2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	VMOVUPS Y2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	VMOVUPS Y5, (BX)(R8*2)
+	VMOVUPS Y4, (BX)(DI*1)
+	VMOVUPS Y5, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x02, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x08, 40(SP)
+	DECQ    32(SP)
+	JGE     again2x3
 	VZEROUPPER
 	RET
 
 outputs3:
-	CMPQ   DI, $0x03
-	JE     tile3x3
-	CMPQ   DI, $0x02
-	JE     tile3x2
+	CMPQ DI, $0x03
+	JE   tile3x3
+	CMPQ DI, $0x02
+	JE   tile3x2
+
+again3x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y3, Y3, Y3
 	VXORPS Y6, Y6, Y6
@@ -3102,9 +4124,10 @@ tap3x1:
 	JNE          tap3x1
 
 done3x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -3113,9 +4136,10 @@ done3x1:
 	VMULPS       Y12, Y6, Y6
 
 noscale3x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -3125,25 +4149,29 @@ noscale3x1:
 
 nobias3x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x1
 	VZEROUPPER
 	RET
 
 tile3x2:
+again3x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y3, Y3, Y3
@@ -3188,9 +4216,10 @@ tap3x2:
 	JNE          tap3x2
 
 done3x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3202,9 +4231,10 @@ done3x2:
 	VMULPS       Y12, Y7, Y7
 
 noscale3x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3217,28 +4247,32 @@ noscale3x2:
 
 nobias3x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	VMOVUPS Y7, (BX)(R8*1)
+	VMOVUPS Y7, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x2
 	VZEROUPPER
 	RET
 
 tile3x3:
+again3x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -3290,9 +4324,10 @@ tap3x3:
 	JNE          tap3x3
 
 done3x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale3x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3307,9 +4342,10 @@ done3x3:
 	VMULPS       Y12, Y8, Y8
 
 noscale3x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias3x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3325,35 +4361,40 @@ noscale3x3:
 
 nobias3x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	VMOVUPS Y2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	VMOVUPS Y2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	VMOVUPS Y5, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)(DI*1)
+	VMOVUPS Y5, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	VMOVUPS Y7, (BX)(R8*1)
-	VMOVUPS Y8, (BX)(R8*2)
+	VMOVUPS Y7, (BX)(DI*1)
+	VMOVUPS Y8, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x03, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x0c, 40(SP)
+	DECQ    32(SP)
+	JGE     again3x3
 	VZEROUPPER
 	RET
 
 outputs4:
-	CMPQ   DI, $0x03
-	JE     tile4x3
-	CMPQ   DI, $0x02
-	JE     tile4x2
+	CMPQ DI, $0x03
+	JE   tile4x3
+	CMPQ DI, $0x02
+	JE   tile4x2
+
+again4x1:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y3, Y3, Y3
 	VXORPS Y6, Y6, Y6
@@ -3394,9 +4435,10 @@ tap4x1:
 	JNE          tap4x1
 
 done4x1:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -3407,9 +4449,10 @@ done4x1:
 	VMULPS       Y12, Y9, Y9
 
 noscale4x1:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x1
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VBROADCASTSS 4(BX), Y12
@@ -3421,27 +4464,31 @@ noscale4x1:
 
 nobias4x1:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	ADDQ    CX, BX
+	ADDQ    SI, BX
 	VMOVUPS Y9, (BX)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x1
 	VZEROUPPER
 	RET
 
 tile4x2:
+again4x2:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y3, Y3, Y3
@@ -3491,9 +4538,10 @@ tap4x2:
 	JNE          tap4x2
 
 done4x2:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3508,9 +4556,10 @@ done4x2:
 	VMULPS       Y12, Y10, Y10
 
 noscale4x2:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x2
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3526,31 +4575,35 @@ noscale4x2:
 
 nobias4x2:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	VMOVUPS Y7, (BX)(R8*1)
-	ADDQ    CX, BX
+	VMOVUPS Y7, (BX)(DI*1)
+	ADDQ    SI, BX
 	VMOVUPS Y9, (BX)
-	VMOVUPS Y10, (BX)(R8*1)
+	VMOVUPS Y10, (BX)(DI*1)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x2
 	VZEROUPPER
 	RET
 
 tile4x3:
+again4x3:
+	MOVQ   x+8(FP), SI
+	MOVQ   w+16(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -3609,9 +4662,10 @@ tap4x3:
 	JNE          tap4x3
 
 done4x3:
-	MOVQ         120(AX), BX
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
 	JE           noscale4x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VMULPS       Y12, Y0, Y0
 	VMULPS       Y12, Y1, Y1
@@ -3630,9 +4684,10 @@ done4x3:
 	VMULPS       Y12, Y11, Y11
 
 noscale4x3:
-	MOVQ         144(AX), BX
+	MOVQ         152(AX), BX
 	TESTQ        BX, BX
 	JE           nobias4x3
+	ADDQ         40(SP), BX
 	VBROADCASTSS (BX), Y12
 	VADDPS       Y12, Y0, Y0
 	VADDPS       Y12, Y1, Y1
@@ -3652,31 +4707,32 @@ noscale4x3:
 
 nobias4x3:
 	MOVQ    y+0(FP), BX
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    pixel+32(FP), DI
-	IMULQ   R8, DI
-	ADDQ    DI, BX
-	MOVQ    half+48(FP), DI
-	SHLQ    $0x05, DI
-	ADDQ    DI, BX
-	MOVQ    112(AX), CX
-	SHLQ    $0x02, CX
+	MOVQ    88(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    112(AX), SI
+	SHLQ    $0x02, SI
 	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, (BX)(R8*1)
-	VMOVUPS Y2, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y1, (BX)(DI*1)
+	VMOVUPS Y2, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y3, (BX)
-	VMOVUPS Y4, (BX)(R8*1)
-	VMOVUPS Y5, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)(DI*1)
+	VMOVUPS Y5, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y6, (BX)
-	VMOVUPS Y7, (BX)(R8*1)
-	VMOVUPS Y8, (BX)(R8*2)
-	ADDQ    CX, BX
+	VMOVUPS Y7, (BX)(DI*1)
+	VMOVUPS Y8, (BX)(DI*2)
+	ADDQ    SI, BX
 	VMOVUPS Y9, (BX)
-	VMOVUPS Y10, (BX)(R8*1)
-	VMOVUPS Y11, (BX)(R8*2)
+	VMOVUPS Y10, (BX)(DI*1)
+	VMOVUPS Y11, (BX)(DI*2)
+	ADDQ    SI, BX
+	MOVQ    BX, y+0(FP)
+	IMUL3Q  $0x04, R11, DI
+	ADDQ    DI, w+16(FP)
+	ADDQ    $0x10, 40(SP)
+	DECQ    32(SP)
+	JGE     again4x3
 	VZEROUPPER
 	RET
 
@@ -8550,6 +9606,88 @@ found1:
 	ADDQ         $0x10, AX
 	CMPQ         AX, CX
 	JB           loop
+	VZEROUPPER
+	RET
+
+// func octavesAVX512(y *float32, x *float32, n int, o *octaves)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·octavesAVX512(SB), NOSPLIT, $0-32
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	MOVQ         o+24(FP), R8
+	VMOVUPS      (R8), Z16
+	VMOVUPS      64(R8), Z17
+	VMOVUPS      128(R8), Z18
+	VMOVUPS      192(R8), Z19
+	VMOVUPS      256(R8), Z20
+	VMOVUPS      320(R8), Z21
+	VMOVUPS      384(R8), Z22
+	VMOVUPS      448(R8), Z23
+	VMOVUPS      512(R8), Z24
+	VMOVUPS      576(R8), Z25
+	VMOVUPS      640(R8), Z26
+	VMOVUPS      704(R8), Z27
+	VPBROADCASTD 768(R8), Z13
+	VPBROADCASTD 772(R8), Z14
+	VPBROADCASTD 784(R8), Z29
+	VPBROADCASTD 788(R8), Z30
+	VMOVQ        776(R8), X12
+	MOVL         $0x00ffffff, AX
+	VPBROADCASTD AX, Z28
+	MOVL         $0x00000001, AX
+	VPBROADCASTD AX, Z31
+	MOVL         $0x80000000, AX
+	VPBROADCASTD AX, Z15
+	MOVL         $0x00000020, AX
+	VPBROADCASTD AX, Z10
+	MOVL         $0x00000040, AX
+	VPBROADCASTD AX, Z11
+	XORQ         AX, AX
+
+loop:
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 1536(DI)(AX*4)
+	VMOVUPS    (SI)(AX*4), Z0
+	VPROLD     $0x01, Z0, Z1
+	VPSRLD     $0x13, Z1, Z2
+	VMOVDQA32  Z2, Z3
+	VPERMI2D   Z17, Z16, Z2
+	VPERMI2D   Z19, Z18, Z3
+	VPANDD     Z28, Z1, Z4
+	VPCMPUD    $0x05, Z2, Z4, K1
+	VPSRLD     $0x18, Z1, Z5
+	VPSLLD     X12, Z5, Z5
+	VPSUBD     Z29, Z3, Z3
+	VPADDD     Z3, Z5, Z5
+	VPADDD     Z31, Z5, K1, Z5
+	VPANDD     Z31, Z1, Z6
+	VPMAXSD    Z6, Z5, Z5
+	VPMINSD    Z30, Z5, Z5
+	VMOVDQA32  Z5, Z6
+	VPERMI2PS  Z21, Z20, Z6
+	VMOVDQA32  Z5, Z7
+	VPERMI2PS  Z23, Z22, Z7
+	VMOVDQA32  Z5, Z8
+	VPERMI2PS  Z25, Z24, Z8
+	VMOVDQA32  Z5, Z9
+	VPERMI2PS  Z27, Z26, Z9
+	VPTESTMD   Z10, Z5, K2
+	VPTESTMD   Z11, Z5, K3
+	VBLENDMPS  Z7, Z6, K2, Z6
+	VBLENDMPS  Z9, Z8, K2, Z8
+	VBLENDMPS  Z8, Z6, K3, Z6
+	VPMOVD2M   Z0, K4
+	VPBLENDMD  Z14, Z13, K4, Z2
+	VPCMPUD    $0x05, Z2, Z1, K5
+	VPANDD     Z15, Z0, Z3
+	VPORD.Z    Z3, Z6, K5, Z6
+	VCMPPS     $0x03, Z0, Z0, K1
+	VMOVAPS    Z0, K1, Z6
+	VMOVUPS    Z6, (DI)(AX*4)
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
 	VZEROUPPER
 	RET
 

@@ -167,6 +167,8 @@ func (s *Steps) levelsSIMD(y, x []float32) int {
 	n := vectors(len(x))
 	switch {
 	case n == 0:
+	case live == avx512 && s.octaves != nil:
+		octavesAVX512(&y[0], &x[0], n, s.octaves)
 	case live == avx512:
 		stepLevelsAVX512(&y[0], &x[0], n, &s.tree[0], s.leaves)
 	default:

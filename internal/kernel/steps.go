@@ -11,7 +11,8 @@ type Steps struct {
 	tree []float32 // of 2·leaves: the bounds as a search tree, then the levels. Assembly walks it like level.
 	// leaves is a power of two, at least minLeaves. Each step down the tree, the deepest of which ends at a level, is one
 	// bit of the place within the next rank of nodes, low bits first: so a place never changes but for the bit that is added.
-	leaves int
+	leaves  int
+	octaves *octaves // a quicker way to the same levels; nil for none
 }
 
 // minLeaves is the fewest leaves of a search tree: the ranks before them fit in one vector.
@@ -29,6 +30,7 @@ func (s *Steps) Set(bounds, levels []float32) {
 	if len(bounds) != len(levels)-1 {
 		panic("kernel: a staircase has one bound less than levels")
 	}
+	s.octaves = nil
 	depth := max(bits.Len(uint(len(bounds))), bits.Len(minLeaves-1))
 	s.leaves = 1 << depth
 	if cap(s.tree) < 2*s.leaves {

@@ -222,6 +222,19 @@ func BenchmarkSteps(b *testing.B) {
 				})
 			}
 		}
+		if n == 256 {
+			plain, zero := logarithmic(128, 4, 3)
+			s := NewSteps(plain.bounds, plain.levels)
+			s.Logarithmic(plain.bounds, plain.levels, zero, 4)
+			live = supported()
+			x := aligned(stream, 1<<14)
+			b.Run("Levels 256 logarithmic/"+Path(), func(b *testing.B) {
+				for b.Loop() {
+					s.Levels(x, x)
+				}
+				reportElements(b, len(x), 8)
+			})
+		}
 		b.Run(fmt.Sprintf("Set %d", n), func(b *testing.B) {
 			for b.Loop() {
 				s.Set(plain.bounds, plain.levels)

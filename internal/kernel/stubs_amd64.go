@@ -119,6 +119,11 @@ func stepBytesAVX512(y *uint8, x *int32, n int, tree *float32, leaves int)
 //go:noescape
 func stepBytesAVX2(y *uint8, x *int32, n int, tree *float32, leaves int)
 
+// octavesAVX512 is Steps.Level of n elements, a multiple of 16, by octaves.
+//
+//go:noescape
+func octavesAVX512(y *float32, x *float32, n int, o *octaves)
+
 // clipAVX2 is Clip.gradientChunk of n elements, a multiple of 16, adding to lanes; inner is 0 or 1, without it levels stay unread.
 //
 //go:noescape

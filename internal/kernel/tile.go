@@ -7,14 +7,15 @@ const (
 )
 
 // tile is the inner product at the heart of Forward and InputGradient: for outputs channels and pixels targets in a
-// line, the sum over channels, rows and columns of taps, times the output's scale, plus its bias. Distances are in
-// floats and may be negative. Assembly reads it field by field.
+// line, the sum over channels, rows and columns of taps, times the output's scale, plus its bias; then, more times, for
+// as many further channels. Distances are in floats and may be negative. Assembly reads it field by field.
 type tile struct {
 	channels, rows, columns   int // taps
 	xChannel, xRow, xColumn   int // distances in x between taps
 	wChannel, wRow, wColumn   int // distances in w between taps
 	pixels, xPixel, yPixel    int
 	outputs, wOutput, yOutput int
+	more                      int
 	scale, bias               []float32 // of the outputs; nil leaves the step out
 }
 
@@ -33,7 +34,7 @@ func (t *tile) run(y []float32, yAt int, x []float32, xAt int, w []float32, wAt 
 	if t.simd(&y[yAt], &x[xAt], &w[wAt]) {
 		return
 	}
-	for o := range t.outputs {
+	for o := range t.outputs * (1 + t.more) {
 		for p := range t.pixels {
 			v := (*[Lanes]float32)(y[yAt+o*t.yOutput+p*t.yPixel:])
 			t.portable(v, x, xAt+p*t.xPixel, w, wAt+o*t.wOutput)

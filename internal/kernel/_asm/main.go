@@ -27,6 +27,7 @@ func main() {
 	halve()
 	elementwise()
 	staircases()
+	octaves()
 	clip()
 	batchNorm()
 	pools()

@@ -34,8 +34,6 @@ func tiles(v width) {
 	Doc(doc)
 	Pragma("noescape")
 	Load(Param("t"), r.tile)
-	Load(Param("x"), r.x.base)
-	Load(Param("w"), r.w.base)
 	for _, d := range []struct {
 		name string
 		to   Register
@@ -43,8 +41,14 @@ func tiles(v width) {
 		stride(field("t", r.tile, d.name), d.to)
 	}
 	c := tileCarries()
+	n := tileCounts{more: AllocLocal(8), done: AllocLocal(8)}
+	MOVQ(field("t", r.tile, "more"), RDI)
+	MOVQ(RDI, n.more)
+	MOVQ(U32(0), n.done)
 	if v.bytes < 64 {
-		skipTo(r.x.base, r.x.one)
+		skipTo("x", r.x.one)
+		stride(field("t", r.tile, "yPixel"), RBX)
+		skipTo("y", RBX)
 		Load(Param("pixels"), RDI)
 	} else {
 		MOVQ(field("t", r.tile, "pixels"), RDI)
@@ -52,17 +56,20 @@ func tiles(v width) {
 	r.x.prepare(v.pixels)
 	r.w.prepare(v.outputs)
 	MOVQ(field("t", r.tile, "outputs"), RBX)
-	v.variants(RBX, RDI, func(s shape) { v.tile(s, c) })
+	v.variants(RBX, RDI, func(s shape) { v.tile(s, c, n) })
 }
 
-// skipTo moves base to the first pixel and the half of the lanes that the arguments ask for; step is in bytes.
-func skipTo(base, step Register) {
+// tileCounts are the register tiles still to come behind the one at work, and four times the outputs of those done.
+type tileCounts struct{ more, done Mem }
+
+// skipTo moves a pointer among the arguments to the first pixel and the half of the lanes that they ask for; step is in bytes.
+func skipTo(pointer string, step Register) {
 	Load(Param("pixel"), RDI)
 	IMULQ(step, RDI)
-	ADDQ(RDI, base)
+	ADDQ(RDI, address(Param(pointer)))
 	Load(Param("half"), RDI)
 	SHLQ(Imm(5), RDI)
-	ADDQ(RDI, base)
+	ADDQ(RDI, address(Param(pointer)))
 }
 
 func tileCarries() carries {
@@ -81,9 +88,13 @@ func tileCarries() carries {
 		xChannel: carry("xChannel", "rows", "xRow"), wChannel: carry("wChannel", "rows", "wRow")}
 }
 
-// tile writes the loops over taps of one shape, and its end.
-func (v *width) tile(s shape, c carries) {
+// tile writes the loops over taps of one shape, and its end. Where a tile ends the arguments x, y and w point at the next.
+func (v *width) tile(s shape, c carries, n tileCounts) {
 	r := tileRegisters
+	Label(s.label("again"))
+	Load(Param("x"), r.x.base)
+	Load(Param("w"), r.w.base)
+	v.announce(s)
 	for o := range s.outputs {
 		for p := range s.pixels {
 			v.clear(v.sum(o, p))
@@ -115,9 +126,14 @@ func (v *width) tile(s shape, c carries) {
 	DECQ(r.channels)
 	JNE(LabelRef(s.label("tap")))
 	Label(s.label("done"))
-	v.affine(s, "scale", VMULPS)
-	v.affine(s, "bias", VADDPS)
+	v.affine(s, n, "scale", VMULPS)
+	v.affine(s, n, "bias", VADDPS)
 	v.store(s)
+	IMUL3Q(Imm(uint64(s.outputs)), r.w.one, RDI)
+	ADDQ(RDI, address(Param("w")))
+	ADDQ(Imm(uint64(4*s.outputs)), n.done)
+	DECQ(n.more)
+	JGE(LabelRef(s.label("again")))
 	VZEROUPPER()
 	RET()
 }
@@ -150,12 +166,13 @@ func (v *width) tap(s shape) {
 }
 
 // affine writes the multiplication by the outputs' scales or the addition of their biases, skipped where they are nil.
-func (v *width) affine(s shape, name string, do func(...Op)) {
+func (v *width) affine(s shape, n tileCounts, name string, do func(...Op)) {
 	r := tileRegisters
 	skip := s.label("no" + name)
 	MOVQ(address(Param("t").Dereference(r.tile).Field(name).Base()), RBX)
 	TESTQ(RBX, RBX)
 	JE(LabelRef(skip))
+	ADDQ(n.done, RBX)
 	for o := range s.outputs {
 		VBROADCASTSS(Mem{Base: RBX, Disp: 4 * o}, v.free(0))
 		for p := range s.pixels {
@@ -165,24 +182,38 @@ func (v *width) affine(s shape, name string, do func(...Op)) {
 	Label(skip)
 }
 
+// announce asks for the places where the sums go: to get them from far memory takes as long as to compute the sums.
+func (v *width) announce(s shape) {
+	if v.bytes < 64 {
+		return
+	}
+	r := tileRegisters
+	stride(field("t", r.tile, "yPixel"), RDI)
+	stride(field("t", r.tile, "yOutput"), RCX)
+	Load(Param("y"), RBX)
+	for range s.outputs {
+		MOVQ(RBX, R13)
+		for range s.pixels {
+			PREFETCHT0(Mem{Base: R13})
+			ADDQ(RDI, R13)
+		}
+		ADDQ(RCX, RBX)
+	}
+}
+
+// store writes the sums to their places and moves the argument y to those of the next tile.
 func (v *width) store(s shape) {
 	r := tileRegisters
-	y := steps{RBX, r.x.one, r.x.three, r.x.five}
+	y := steps{RBX, RDI, R13, RCX}
 	Load(Param("y"), y.base)
 	stride(field("t", r.tile, "yPixel"), y.one)
-	if v.bytes < 64 {
-		skipTo(y.base, y.one)
-	}
 	y.prepare(s.pixels)
-	if s.outputs > 1 {
-		stride(field("t", r.tile, "yOutput"), RCX)
-	}
+	stride(field("t", r.tile, "yOutput"), r.x.base) // x itself is not needed any more
 	for o := range s.outputs {
-		if o > 0 {
-			ADDQ(RCX, y.base)
-		}
 		for p := range s.pixels {
 			VMOVUPS(v.sum(o, p), y.at(p))
 		}
+		ADDQ(r.x.base, y.base)
 	}
+	MOVQ(y.base, address(Param("y")))
 }
