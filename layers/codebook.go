@@ -143,18 +143,15 @@ func (f *expansion) Backward(dx [][]float32, dy, _ []float32, x [][]float32) err
 	return nil
 }
 
-// Codebooks are the codebooks of a network in the order of its layers.
-type Codebooks []Codes
-
-// Codes are the codes of a layer's weights.
+// Codes are the codes and centroids of a layer's weights.
 type Codes struct {
 	Layer    string
 	codebook *codebook
 }
 
-// Codebooks returns the codebooks of the network's weights.
-func (n *Network) Codebooks() Codebooks {
-	var all Codebooks
+// Codebooks returns those of the network's layers whose weights have codes, in order.
+func (n *Network) Codebooks() []Codes {
+	var all []Codes
 	n.weighted(func(w *weighted) {
 		if c, ok := w.weight.(*codebook); ok {
 			all = append(all, Codes{w.name, c})
@@ -175,13 +172,13 @@ func (c Codes) Centroids() *Param { return c.codebook.centroids }
 // Found says whether there are codes: else the layer has its real weights.
 func (c Codes) Found() bool { return c.codebook.found() }
 
-// Weighted says whether Find needs the Gram matrix of the layer's inputs.
+// Weighted says whether codes are for the Gram matrix of what vectors of weights are multiplied with, which Find then needs.
 func (c Codes) Weighted() bool { return c.codebook.Weighted }
 
 // Length returns how many weights a code stands for.
 func (c Codes) Length() int { return c.codebook.Length }
 
-// Find finds codes and centroids anew; see [quantops.Codebook.Fit].
+// Find finds codes and centroids anew and returns what they leave of the error; see [quantops.Codebook.Fit].
 func (c Codes) Find(gram []float64) (float64, error) {
 	e, err := c.codebook.search(gram)
 	if err != nil {

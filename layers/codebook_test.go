@@ -150,6 +150,8 @@ func TestCodebookFitAndComplete(t *testing.T) {
 	books := net.Codebooks()
 	require.Len(t, books, 5)
 	require.False(t, books[1].Found())
+	_, err = net.Lower(make([][256]float32, 4), make([]string, 3))
+	require.EqualError(t, err, "layers: conv1 has no codes yet, so it has no integers: calibrate the network first")
 	net.Complete()
 	require.True(t, books[1].Found())
 	first := slices.Clone(books[1].Params()[1].Data())

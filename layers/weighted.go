@@ -128,6 +128,9 @@ func (w *weighted) encode() (*integer.Weights, error) {
 	if err != nil {
 		return nil, fmt.Errorf("layers: %s: %w", w.name, err)
 	}
+	if book, ok := w.weight.(*codebook); ok && !book.found() {
+		return nil, fmt.Errorf("layers: %s has no codes yet, so it has no integers: calibrate the network first", w.name)
+	}
 	if weights == nil {
 		return nil, fmt.Errorf("layers: %s has no weight quantizer, so it has no integers", w.name)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -79,6 +80,18 @@ func TestCodebookSearchTrainsCentroids(t *testing.T) {
 		trained := name == "fc1.weight.centroids" || name == "conv2.weight.centroids"
 		require.Equal(t, !trained, slices.Equal(before[name].Data, after[name].Data), name)
 	}
+}
+
+// The number of threads does not matter; the seed does.
+func TestCodebookSearchIsTheSameForAnyNumberOfThreads(t *testing.T) {
+	run := func(threads int, seed uint64) string {
+		p := newPQ(t, "normalized", "pq:d=3,assign=weighted", func(p *PostTraining) { p.CentroidSteps, p.CentroidRate, p.Config.Seed = 4, 0.3, seed })
+		before := runtime.GOMAXPROCS(threads)
+		defer runtime.GOMAXPROCS(before)
+		return quantized(t, p).WeightsSHA256
+	}
+	require.Equal(t, run(1, 1), run(3, 1))
+	require.NotEqual(t, run(2, 1), run(2, 2))
 }
 
 // A run that starts from another's codebooks keeps their codes; other methods get the weights that they stand for.
