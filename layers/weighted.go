@@ -36,11 +36,14 @@ func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
 	if !fits(shape) {
 		return fmt.Errorf("layers: %s: weights %v have more than 2^31 elements", w.name, shape)
 	}
-	weight, err := newProjected(b, w.name, m.Weights, shape)
+	weight, err := newWeight(b, w.name, m.Weights, shape)
 	if err != nil {
 		return fmt.Errorf("layers: %s: %w", w.name, err)
 	}
 	w.weight, w.foldsNorm = weight, m.FoldBatchNorm
+	if _, ok := weight.(*codebook); ok && w.foldsNorm {
+		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, whose codes are for all output channels", w.name, m.Weights)
+	}
 	if w.foldsNorm && w.resizes() {
 		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which leaves their size to it", w.name, m.Weights)
 	}
@@ -89,6 +92,9 @@ func (w *weighted) resizes() bool {
 // forward adds the layer to a pass.
 func (w *weighted) forward(p *Pass, x Value) (Value, error) {
 	x, quantizer, err := w.input.quantize(p, x)
+	if err == nil {
+		x, err = p.tap(w, x)
+	}
 	if err != nil {
 		return Value{}, err
 	}
@@ -121,6 +127,9 @@ func (w *weighted) encode() (*integer.Weights, error) {
 	weights, err := w.weight.Encode()
 	if err != nil {
 		return nil, fmt.Errorf("layers: %s: %w", w.name, err)
+	}
+	if book, ok := w.weight.(*codebook); ok && !book.found() {
+		return nil, fmt.Errorf("layers: %s has no codes yet, so it has no integers: calibrate the network first", w.name)
 	}
 	if weights == nil {
 		return nil, fmt.Errorf("layers: %s has no weight quantizer, so it has no integers", w.name)

@@ -220,8 +220,48 @@ func TestKLObserver(t *testing.T) {
 }
 
 // Searched ranges are fitted in calibration, which starts anew with its first batch, and stand still in training.
+// Of each number by itself the iteration comes to the same step as of bins.
+func TestLloydObserver(t *testing.T) {
+	x := each(noise(3000, 21), func(i int, v float32) float32 { return v * (1 + float32(i%7)) })
+	for _, c := range []struct {
+		method string
+		target Target
+		codes  codes
+	}{
+		{"linear:4,observer=lloyd", Target{Role: Activations, Channels: 1, Size: 3000, Signed: true}, signedCodes(4, false)},
+		{"linear:4,observer=lloyd", Target{Role: Activations, Channels: 1, Size: 3000}, unsignedCodes(4)},
+		{"linear:6,observer=lloyd", Target{Role: Weights, Channels: 1, Size: 3000}, signedCodes(6, true)},
+	} {
+		q := newTestLinear(t, c.method, c.target)
+		theta, unit := make([]float32, 2), make([]float32, 1)
+		q.Fit(theta, x[:1600], kernel.Dense(1600), 0)
+		if c.target.Role == Activations {
+			q.Fit(theta, x[1600:], kernel.Dense(1400), 1)
+		} else {
+			q.Fit(theta, x, kernel.Dense(3000), 0)
+		}
+		q.Units(unit, theta)
+		low, high := kernel.Range(x, kernel.Dense(len(x)))
+		step := float64(high) / float64(c.codes.max)
+		if c.codes.min < 0 {
+			step = max(step, float64(low)/float64(c.codes.min))
+		}
+		for range 200 {
+			product, square := 0.0, 0.0
+			for _, v := range x {
+				level := min(max(math.RoundToEven(float64(v)/step), float64(c.codes.min)), float64(c.codes.max))
+				product, square = product+float64(v)*level, square+level*level
+			}
+			step = product / square
+		}
+		require.InEpsilon(t, step, unit[0], 0.02, "%s of %v", c.method, c.target)
+	}
+	_, err := MustParse("linear:4,asymmetric,observer=lloyd").Quantizer(Target{Role: Activations, Channels: 1, Size: 9})
+	require.ErrorContains(t, err, "observer=lloyd finds scales alone")
+}
+
 func TestSearchedRangesStandStill(t *testing.T) {
-	for _, observer := range []string{"percentile", "mse", "kl"} {
+	for _, observer := range []string{"percentile", "mse", "kl", "lloyd"} {
 		q := newTestLinear(t, "linear:4,observer="+observer, observedActivations)
 		a, b := noise(300, 57), noise(200, 58)
 		theta, again := make([]float32, 2), make([]float32, 2)

@@ -272,10 +272,7 @@ func snapshot(network *layers.Network) []Tensor {
 
 // restore sets the parameters of a network that want selects; each must be there with its shape.
 func restore(network *layers.Network, tensors []Tensor, want func(*layers.Param) bool) error {
-	byName := map[string]Tensor{}
-	for _, t := range tensors {
-		byName[t.Name] = t
-	}
+	byName := tensorsByName(tensors)
 	for _, p := range network.Params() {
 		if !want(p) {
 			continue
@@ -284,13 +281,24 @@ func restore(network *layers.Network, tensors []Tensor, want func(*layers.Param)
 		if !ok {
 			return checkpointErrorf("it has no parameter %q", p.Name)
 		}
-		if !slices.Equal(t.Shape, p.Value.Shape()) {
+		if !t.fits(p) {
 			return checkpointErrorf("parameter %q has shape %v; the network's has %v", p.Name, t.Shape, []int(p.Value.Shape()))
 		}
 		copy(p.Data(), t.Data)
 	}
 	return nil
 }
+
+func tensorsByName(tensors []Tensor) map[string]Tensor {
+	byName := map[string]Tensor{}
+	for _, t := range tensors {
+		byName[t.Name] = t
+	}
+	return byName
+}
+
+// fits says whether the tensor has the shape of a parameter.
+func (t Tensor) fits(p *layers.Param) bool { return slices.Equal(t.Shape, p.Value.Shape()) }
 
 // allParams selects every parameter, and ownParams those that do not belong to a quantizer.
 func allParams(*layers.Param) bool   { return true }
