@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func tileAVX512(y *float32, x *float32, w *float32, t *tile)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileAVX512(SB), NOSPLIT, $48-32
 	MOVQ  t+24(FP), AX
 	MOVQ  80(AX), R8
@@ -72,18 +72,27 @@ search:
 	JE   tile1x2
 
 again1x1:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x1
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x1
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x1
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x1
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x1
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x1
 
 tap1x1:
 	VBROADCASTSS (DX), Z24
@@ -139,19 +148,30 @@ nobias1x1:
 
 tile1x2:
 again1x2:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x2
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x2
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x2
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x2
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x2
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x2
 
 tap1x2:
 	VBROADCASTSS (DX), Z24
@@ -212,20 +232,33 @@ nobias1x2:
 
 tile1x3:
 again1x3:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x3
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x3
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x3
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x3
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x3
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x3
 
 tap1x3:
 	VBROADCASTSS (DX), Z24
@@ -291,21 +324,36 @@ nobias1x3:
 
 tile1x4:
 again1x4:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x4
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x4
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x4
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x4
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x4
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x4
 
 tap1x4:
 	VBROADCASTSS (DX), Z24
@@ -377,22 +425,39 @@ nobias1x4:
 
 tile1x5:
 again1x5:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x5
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x5
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x5
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x5
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x5
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x5
 
 tap1x5:
 	VBROADCASTSS (DX), Z24
@@ -469,23 +534,42 @@ nobias1x5:
 
 tile1x6:
 again1x6:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done1x6
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done1x6
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done1x6
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done1x6
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done1x6
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done1x6
 
 tap1x6:
 	VBROADCASTSS (DX), Z24
@@ -579,19 +663,32 @@ outputs2:
 	JE   tile2x2
 
 again2x1:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z6, Z6, Z6
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x1
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x1
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x1
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z6, Z6, Z6
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x1
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x1
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x1
 
 tap2x1:
 	VBROADCASTSS (DX), Z24
@@ -655,21 +752,38 @@ nobias2x1:
 
 tile2x2:
 again2x2:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x2
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x2
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x2
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x2
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x2
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x2
 
 tap2x2:
 	VBROADCASTSS (DX), Z24
@@ -742,23 +856,44 @@ nobias2x2:
 
 tile2x3:
 again2x3:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x3
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x3
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x3
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x3
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x3
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x3
 
 tap2x3:
 	VBROADCASTSS (DX), Z24
@@ -840,25 +975,50 @@ nobias2x3:
 
 tile2x4:
 again2x4:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x4
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x4
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x4
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x4
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x4
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x4
 
 tap2x4:
 	VBROADCASTSS (DX), Z24
@@ -950,27 +1110,56 @@ nobias2x4:
 
 tile2x5:
 again2x5:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x5
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x5
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x5
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x5
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x5
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x5
 
 tap2x5:
 	VBROADCASTSS (DX), Z24
@@ -1071,29 +1260,62 @@ nobias2x5:
 
 tile2x6:
 again2x6:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done2x6
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done2x6
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done2x6
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done2x6
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done2x6
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done2x6
 
 tap2x6:
 	VBROADCASTSS (DX), Z24
@@ -1215,20 +1437,37 @@ outputs3:
 	JE   tile3x2
 
 again3x1:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z6, Z6, Z6
-	VPXORD Z12, Z12, Z12
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x1
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x1
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x1
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z12, Z12, Z12
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x1
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x1
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x1
 
 tap3x1:
 	VBROADCASTSS (DX), Z24
@@ -1300,23 +1539,46 @@ nobias3x1:
 
 tile3x2:
 again3x2:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x2
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x2
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x2
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x2
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x2
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x2
 
 tap3x2:
 	VBROADCASTSS (DX), Z24
@@ -1401,26 +1663,55 @@ nobias3x2:
 
 tile3x3:
 again3x3:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x3
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x3
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x3
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x3
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x3
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x3
 
 tap3x3:
 	VBROADCASTSS (DX), Z24
@@ -1518,29 +1809,64 @@ nobias3x3:
 
 tile3x4:
 again3x4:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x4
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x4
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x4
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x4
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x4
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x4
 
 tap3x4:
 	VBROADCASTSS (DX), Z24
@@ -1652,32 +1978,73 @@ nobias3x4:
 
 tile3x5:
 again3x5:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x5
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x5
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x5
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x5
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x5
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x5
 
 tap3x5:
 	VBROADCASTSS (DX), Z24
@@ -1802,35 +2169,82 @@ nobias3x5:
 
 tile3x6:
 again3x6:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done3x6
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done3x6
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done3x6
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done3x6
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done3x6
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done3x6
 
 tap3x6:
 	VBROADCASTSS (DX), Z24
@@ -1980,21 +2394,42 @@ outputs4:
 	JE   tile4x2
 
 again4x1:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z6, Z6, Z6
-	VPXORD Z12, Z12, Z12
-	VPXORD Z18, Z18, Z18
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x1
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x1
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x1
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z18, Z18, Z18
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x1
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x1
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x1
 
 tap4x1:
 	VBROADCASTSS (DX), Z24
@@ -2074,25 +2509,54 @@ nobias4x1:
 
 tile4x2:
 again4x2:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x2
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x2
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x2
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x2
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x2
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x2
 
 tap4x2:
 	VBROADCASTSS (DX), Z24
@@ -2189,29 +2653,66 @@ nobias4x2:
 
 tile4x3:
 again4x3:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x3
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x3
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x3
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x3
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x3
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x3
 
 tap4x3:
 	VBROADCASTSS (DX), Z24
@@ -2325,33 +2826,78 @@ nobias4x3:
 
 tile4x4:
 again4x4:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x4
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x4
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x4
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x4
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x4
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x4
 
 tap4x4:
 	VBROADCASTSS (DX), Z24
@@ -2483,37 +3029,90 @@ nobias4x4:
 
 tile4x5:
 again4x5:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	VPXORD Z22, Z22, Z22
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x5
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x5
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x5
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x5
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x5
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x5
 
 tap4x5:
 	VBROADCASTSS (DX), Z24
@@ -2662,41 +3261,102 @@ nobias4x5:
 
 tile4x6:
 again4x6:
-	MOVQ   x+8(FP), SI
-	MOVQ   w+16(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	VPXORD Z22, Z22, Z22
-	VPXORD Z23, Z23, Z23
-	MOVQ   16(AX), R13
-	TESTQ  R13, R13
-	JE     done4x6
-	MOVQ   8(AX), BX
-	TESTQ  BX, BX
-	JE     done4x6
-	MOVQ   (AX), CX
-	TESTQ  CX, CX
-	JE     done4x6
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DX
+	MOVQ       88(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       112(AX), CX
+	SHLQ       $0x02, CX
+	MOVQ       y+0(FP), BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	MOVQ       BX, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	PREFETCHT0 (R13)
+	ADDQ       DI, R13
+	ADDQ       CX, BX
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	VPXORD     Z23, Z23, Z23
+	MOVQ       16(AX), R13
+	TESTQ      R13, R13
+	JE         done4x6
+	MOVQ       8(AX), BX
+	TESTQ      BX, BX
+	JE         done4x6
+	MOVQ       (AX), CX
+	TESTQ      CX, CX
+	JE         done4x6
 
 tap4x6:
 	VBROADCASTSS (DX), Z24

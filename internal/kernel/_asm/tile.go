@@ -94,6 +94,7 @@ func (v *width) tile(s shape, c carries, n tileCounts) {
 	Label(s.label("again"))
 	Load(Param("x"), r.x.base)
 	Load(Param("w"), r.w.base)
+	v.announce(s)
 	for o := range s.outputs {
 		for p := range s.pixels {
 			v.clear(v.sum(o, p))
@@ -179,6 +180,25 @@ func (v *width) affine(s shape, n tileCounts, name string, do func(...Op)) {
 		}
 	}
 	Label(skip)
+}
+
+// announce asks for the places where the sums go: to get them from far memory takes as long as to compute the sums.
+func (v *width) announce(s shape) {
+	if v.bytes < 64 {
+		return
+	}
+	r := tileRegisters
+	stride(field("t", r.tile, "yPixel"), RDI)
+	stride(field("t", r.tile, "yOutput"), RCX)
+	Load(Param("y"), RBX)
+	for range s.outputs {
+		MOVQ(RBX, R13)
+		for range s.pixels {
+			PREFETCHT0(Mem{Base: R13})
+			ADDQ(RDI, R13)
+		}
+		ADDQ(RCX, RBX)
+	}
 }
 
 // store writes the sums to their places and moves the argument y to those of the next tile.
