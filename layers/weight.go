@@ -23,6 +23,24 @@ type Weight interface {
 	Encode() (*integer.Weights, error)
 }
 
+// newWeight makes weights of a shape [outputs][…] that a method quantizes or searches for.
+func newWeight(b *Build, layer string, m quantops.Method, shape []int) (Weight, error) {
+	size := 1
+	for _, n := range shape {
+		size *= n
+	}
+	r, err := m.Relaxation(quantops.Target{Role: quantops.Weights, Channels: shape[0], Size: size, Signed: true})
+	switch {
+	case err != nil:
+		return nil, err
+	case r == nil:
+		return newProjected(b, layer, m, shape)
+	case len(r.Search().Levels) > maxElements/size:
+		return nil, fmt.Errorf("%s for weights %v has more than 2^31 numbers to choose by", m, shape)
+	}
+	return newSearched(b, layer, r, shape), nil
+}
+
 var _ Weight = (*projected)(nil)
 
 // projected is a float tensor seen through a quantizer, or as it is.

@@ -22,7 +22,9 @@ type weighted struct {
 
 	winograd func(blocks int) (*kernel.Winograd, bool) // nil where it does not pay
 
-	foldsNorm bool // Methods.FoldBatchNorm
+	foldsNorm bool           // Methods.FoldBatchNorm
+	state     StateBatchNorm // Methods.State
+	hard      *hardBranch    // of the state batch normalization behind the layer; nil for none
 }
 
 // heBound is the bound of the uniform distribution with variance 2/fanIn (He et al., 2015).
@@ -36,11 +38,14 @@ func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
 	if !fits(shape) {
 		return fmt.Errorf("layers: %s: weights %v have more than 2^31 elements", w.name, shape)
 	}
-	weight, err := newProjected(b, w.name, m.Weights, shape)
+	weight, err := newWeight(b, w.name, m.Weights, shape)
 	if err != nil {
 		return fmt.Errorf("layers: %s: %w", w.name, err)
 	}
-	w.weight, w.foldsNorm = weight, m.FoldBatchNorm
+	w.weight, w.foldsNorm, w.state = weight, m.FoldBatchNorm, m.State
+	if w.foldsNorm && w.searching() != nil {
+		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which are searched for", w.name, m.Weights)
+	}
 	if w.foldsNorm && w.resizes() {
 		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which leaves their size to it", w.name, m.Weights)
 	}
@@ -78,6 +83,9 @@ func (w *weighted) core() *weighted { return w }
 
 // resizes says whether the quantized weights are of another size than the real ones.
 func (w *weighted) resizes() bool {
+	if s, ok := w.weight.(*searched); ok {
+		return s.scale == nil
+	}
 	p, ok := w.weight.(*projected)
 	if !ok {
 		return false

@@ -29,13 +29,15 @@ type Spec struct {
 	Options     []Option
 	// New makes a quantizer. Options have been checked against the list above; bits against the role.
 	New func(bits int, options Options, t Target) (Quantizer, error)
+	// Relax makes a relaxation instead, of a method that searches for weights.
+	Relax func(bits int, options Options, t Target) (Relaxation, error)
 }
 
 var methods = registry.New[*Spec]("method")
 
 // Register adds a method; its name, documentation and paper must be there, and the name new.
 func Register(s *Spec) {
-	if s.Doc == "" || s.Paper == "" || s.New == nil {
+	if s.Doc == "" || s.Paper == "" || (s.New == nil) == (s.Relax == nil) {
 		panic("quantops: method " + s.Name + " lacks its documentation, paper or constructor")
 	}
 	methods.Register(s.Name, s)

@@ -135,9 +135,10 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 	if err != nil {
 		return nil, err
 	}
-	if err := restore(network, snapshot(float), ownParams); err != nil {
+	if err := adopt(network, floatSnapshot(float)); err != nil {
 		return nil, err
 	}
+	network.Anneal(layers.Annealing{}) // what is deployed
 	data, _, err := p.trainingData()
 	if err != nil {
 		return nil, err
@@ -168,7 +169,7 @@ func (p *PostTraining) reestimate(ctx context.Context, network *layers.Network, 
 		p.tell("%s has no batch normalization whose statistics could be taken anew", p.Config.Model)
 		return 0, nil
 	}
-	r := &Reestimation{Data: data, Images: p.ReestimateBN, Batch: p.Config.Batch, Augmentation: p.Config.augmentation(), Seed: p.Config.Seed}
+	r := &Reestimation{Data: data, Images: p.ReestimateBN, Batch: p.Config.Batch, Augmentation: p.Config.augmentation(), Seed: p.Config.Seed, Branch: layers.HardBranch}
 	p.tell("taking the statistics of batch normalization anew on %d images", r.batches()*r.batch())
 	return r.Run(ctx, network)
 }

@@ -116,6 +116,8 @@ func buildNetwork(c Config, m layers.Methods) (*layers.Network, error) {
 		return smallNetwork(m, c.EdgeBits, c.Seed)
 	case "normalized":
 		return normalizedNetwork(m, c.EdgeBits, c.Seed)
+	case "stacked":
+		return stackedNetwork(m, c.EdgeBits, c.Seed)
 	}
 	return nil, fmt.Errorf("no model %q", c.Model)
 }
