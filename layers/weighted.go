@@ -121,6 +121,14 @@ func (w *weighted) forward(p *Pass, x Value) (Value, error) {
 	if err != nil {
 		return Value{}, err
 	}
+	if x.keep != nil {
+		if x.keep.node, err = quantops.Kept(n, x.Shape.tensor(p.Blocks())); err != nil {
+			return Value{}, err
+		}
+		if err := p.remember(x.waiting.name(), x.keep.node); err != nil {
+			return Value{}, err
+		}
+	}
 	return Value{Shape: w.out, node: n, product: f}, p.remember(w.name, n)
 }
 
