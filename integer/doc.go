@@ -87,7 +87,7 @@
 //
 // Each value is a tensor of integers x[c][y][x] and has a zero point. A requantizer's output has its zero, the
 // coded image the one above, maxpool, flatten and sample keep their input's, avgpool has 0, a staircase what it makes of
-// its input's. Inputs of conv and linear, zero points included, lie in 0..255 or in -128..127.
+// its input's, or 0 where its only values are v and -v. Inputs of conv and linear, zero points included, lie in 0..255 or in -128..127.
 //
 //	conv        acc_p = sum over i, ky, kx of x[g*I + i][y*sy + ky - top][x*sx + kx - left] * table_p[code[o][i][ky][kx]]
 //	            with g = o / (O / groups) rounded down; x outside the input is the input's zero point.

@@ -283,6 +283,9 @@ func (f *goqFile) run(image []byte) []int64 {
 			values = append(values, goqSample(n, in))
 		case 9:
 			out := goqValue{in.c, in.h, in.w, int(n.step(int64(in.zero))), nil}
+			if len(n.values) == 2 && n.values[0]+n.values[1] == 0 {
+				out.zero = 0
+			}
 			for _, x := range in.x {
 				out.x = append(out.x, n.step(x))
 			}

@@ -281,7 +281,7 @@ func (s *Steps) outputRange(in valueRange) (zero int32, span interval, err error
 		return 0, interval{}, fmt.Errorf("staircase values cover [%d, %d]: want a range that 8 bits hold", all.low, all.high)
 	}
 	// Every value of the input is an int32, as is its zero point.
-	zero = s.at(in.zero)
+	zero = s.zero(in.zero)
 	span = interval{int64(zero), int64(zero)}
 	for _, v := range s.Values[s.index(int32(in.span.low)) : s.index(int32(in.span.high))+1] {
 		span = span.with(int64(v))

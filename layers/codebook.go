@@ -37,6 +37,7 @@ func newCodebook(b *Build, layer string, c *quantops.Codebook, shape []int) (*co
 		Codebook: c, value: value, seed: b.Seed, codes: newParam(value.Name+".codes", len(value.Data())/c.Length),
 		centroids: newParam(value.Name+".centroids", c.Centroids, c.Length), units: make([]float32, 1),
 	}
+	value.Adopts = &Adoption{Name: value.Name, Shape: shape, Set: func(x []float32) { copy(value.Data(), x) }, Get: w.values}
 	w.codes.Kind, w.codes.Theta = quantops.Fixed, true
 	w.centroids.Decay, w.centroids.Theta = 1, true
 	w.forget()
@@ -115,6 +116,19 @@ func (w *codebook) Encode() (*integer.Weights, error) {
 		return nil, err
 	}
 	return w.Codebook.Encode(w.codes.Data(), w.levels, w.units[0], w.value.Value.Shape())
+}
+
+// values returns what the weights are worth: real ones until there are codes.
+func (w *codebook) values() []float32 {
+	if !w.found() || w.refresh() != nil {
+		return w.value.Data()
+	}
+	values := make([]float32, len(w.value.Data()))
+	w.Expand(values, w.codes.Data(), w.levels)
+	for i := range values {
+		values[i] *= w.units[0]
+	}
+	return values
 }
 
 func (w *codebook) describe(to *LayerWeights) { to.Values = w.value.Data() }

@@ -17,6 +17,7 @@ import (
 type exact struct {
 	describe func() (accumulators, error) // what the integers are worth, known from a Refresh on
 	pending  *sums                        // nil when settled
+	sloped   bool                         // pending behind a parametric rectifier
 	later    []func(*Pass, Value) (Value, error)
 }
 
@@ -48,6 +49,9 @@ func exactLevels(a *activation) *exact {
 
 // exact returns the layer's sums over levels x, pending; nil where its weights have no integers.
 func (w *weighted) exact(p *Pass, x Value) (*exact, error) {
+	if w.searching() != nil && p.softWeights() {
+		return nil, nil
+	}
 	weights, err := w.weight.Encode()
 	switch {
 	case x.exact == nil || errors.Is(err, quantops.ErrNoIntegers):

@@ -28,6 +28,7 @@ func NewNetwork(root Layer, input Shape, seed uint64) (*Network, error) {
 	if err := foldNorms(root); err != nil {
 		return nil, err
 	}
+	pairNorms(root)
 	return &Network{Root: root, Input: input, Output: out}, nil
 }
 

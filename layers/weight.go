@@ -35,12 +35,26 @@ type projected struct {
 
 // newWeight makes weights of a shape [outputs][…] of the kind that the method is of.
 func newWeight(b *Build, layer string, m quantops.Method, shape []int) (Weight, error) {
-	c, err := m.Codebook(shape)
 	switch {
-	case err != nil:
-		return nil, err
-	case c != nil:
+	case m.HasCodebook():
+		c, err := m.Codebook(shape)
+		if err != nil {
+			return nil, err
+		}
 		return newCodebook(b, layer, c, shape)
+	case m.Searches():
+		size := 1
+		for _, n := range shape {
+			size *= n
+		}
+		r, err := m.Relaxation(quantops.Target{Role: quantops.Weights, Channels: shape[0], Size: size, Signed: true})
+		if err != nil {
+			return nil, err
+		}
+		if len(r.Search().Levels) > maxElements/size {
+			return nil, fmt.Errorf("%s for weights %v has more than 2^31 numbers to choose by", m, shape)
+		}
+		return newSearched(b, layer, r, shape), nil
 	}
 	return newProjected(b, layer, m, shape)
 }

@@ -144,18 +144,30 @@ func (m *Method) UnmarshalText(text []byte) error {
 	return err
 }
 
+// check refuses a role that the method does not have at its bits.
+func (m Method) check(role Role) error {
+	switch r := m.spec.role(role); {
+	case r.Max == 0:
+		return &MethodError{m.String(), fmt.Sprintf("%s is not for %s", m.spec.Name, role)}
+	case !r.has(m.bits):
+		return &MethodError{m.String(), fmt.Sprintf("%s of %s have %s", role, m.spec.Name, r)}
+	}
+	return nil
+}
+
 // Quantizer makes the method's quantizer for one tensor; nil for none.
 func (m Method) Quantizer(t Target) (Quantizer, error) {
 	if m.None() {
 		return nil, nil
 	}
-	switch r := m.spec.role(t.Role); {
-	case m.spec.NewCodebook != nil && t.Role == Weights:
+	if m.spec.NewCodebook != nil && t.Role == Weights {
 		return nil, &MethodError{m.String(), "its codes stand for several weights: it has a codebook instead of a quantizer"}
-	case r.Max == 0:
-		return nil, &MethodError{m.String(), fmt.Sprintf("%s is not for %s", m.spec.Name, t.Role)}
-	case !r.has(m.bits):
-		return nil, &MethodError{m.String(), fmt.Sprintf("%s of %s have %s", t.Role, m.spec.Name, r)}
+	}
+	if err := m.check(t.Role); err != nil {
+		return nil, err
+	}
+	if m.spec.New == nil {
+		return nil, &MethodError{m.String(), m.spec.Name + " quantizes no given tensor"}
 	}
 	q, err := m.spec.New(m.bits, m.options, t)
 	if err != nil {

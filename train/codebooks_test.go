@@ -70,7 +70,7 @@ func TestCodebookSearchTrainsCentroids(t *testing.T) {
 	found := func(steps int) map[string]Tensor {
 		network, err := smallNetwork(methods("pq:d=3", "none"), 8, 1)
 		require.NoError(t, err)
-		require.NoError(t, restore(network, snapshot(float), ownParams))
+		require.NoError(t, adopt(network, floatSnapshot(float)))
 		s := &CodebookSearch{Float: float, Data: data, Steps: steps, LearningRate: 0.1, Batch: 32, Seed: 1}
 		require.NoError(t, s.Run(t.Context(), network))
 		return tensorsByName(snapshot(network))
@@ -132,7 +132,7 @@ func TestRunsGoOnFromCodes(t *testing.T) {
 
 	plain, err := smallNetwork(layers.Methods{}, 0, 1)
 	require.NoError(t, err)
-	require.NoError(t, restore(plain, expanded(before.Params), ownParams))
+	require.NoError(t, adopt(plain, expanded(before.Params)))
 	values := map[float32]bool{}
 	for _, w := range theta(t, plain, "fc1.weight") {
 		values[w] = true
@@ -179,7 +179,7 @@ func TestCalibrationFindsWeightedCodebooks(t *testing.T) {
 	network := newSmall(t, methods("none", "none"), data)
 	coded, err := smallNetwork(methods("pq:assign=weighted,d=1,pointwise=2", "linear:8"), 0, 1)
 	require.NoError(t, err)
-	require.NoError(t, restore(coded, snapshot(network), ownParams))
+	require.NoError(t, adopt(coded, floatSnapshot(network)))
 	require.NoError(t, Calibrate(coded, data, 100))
 	for _, book := range coded.Codebooks() {
 		require.True(t, book.Found(), book.Layer)
@@ -202,7 +202,7 @@ func TestGramOfVectors(t *testing.T) {
 	require.Error(t, err, "conv2 has 36 weights")
 	books, err = smallNetwork(methods("pq:assign=weighted,d=1,pointwise=8", "none"), 0, 1)
 	require.NoError(t, err)
-	require.NoError(t, restore(books, snapshot(network), ownParams))
+	require.NoError(t, adopt(books, floatSnapshot(network)))
 	book := books.Codebooks()[2]
 	require.Equal(t, "fc1", book.Layer)
 	gram, err := gramOf(t.Context(), books, book, data, 40)

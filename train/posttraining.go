@@ -182,10 +182,11 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 	if err != nil {
 		return nil, err
 	}
-	if err := restore(network, snapshot(from), ownParams); err != nil {
+	if err := adopt(network, floatSnapshot(from)); err != nil {
 		return nil, err
 	}
 	takeCodes(network, snapshot(from))
+	network.Anneal(layers.Annealing{}) // what is deployed
 	p.tell("calibrating on %d images", r.Calibration)
 	if err := Calibrate(network, data, r.Calibration); err != nil {
 		return nil, err
@@ -209,7 +210,7 @@ func (p *PostTraining) findCodebooks(ctx context.Context, float *layers.Network,
 	if err != nil {
 		return nil, err
 	}
-	if err := restore(network, snapshot(float), ownParams); err != nil {
+	if err := adopt(network, floatSnapshot(float)); err != nil {
 		return nil, err
 	}
 	search := &CodebookSearch{
@@ -244,7 +245,7 @@ func (p *PostTraining) search(ctx context.Context, float *layers.Network, data *
 	if err != nil {
 		return nil, err
 	}
-	if err := restore(network, snapshot(float), ownParams); err != nil {
+	if err := adopt(network, floatSnapshot(float)); err != nil {
 		return nil, err
 	}
 	network.Fit()
@@ -268,7 +269,7 @@ func (p *PostTraining) reestimate(ctx context.Context, network *layers.Network, 
 		p.tell("%s has no batch normalization whose statistics could be taken anew", p.Config.Model)
 		return 0, nil
 	}
-	r := &Reestimation{Data: data, Images: p.ReestimateBN, Batch: p.Config.Batch, Augmentation: p.Config.augmentation(), Seed: p.Config.Seed}
+	r := &Reestimation{Data: data, Images: p.ReestimateBN, Batch: p.Config.Batch, Augmentation: p.Config.augmentation(), Seed: p.Config.Seed, Branch: layers.HardBranch}
 	p.tell("taking the statistics of batch normalization anew on %d images", r.batches()*r.batch())
 	return r.Run(ctx, network)
 }

@@ -73,7 +73,7 @@ func (e *Experiment) initialize(network *layers.Network) error {
 	}
 	from, err := DecodeCheckpoint(data)
 	if err == nil {
-		err = restore(network, expanded(from.Params), ownParams)
+		err = e.adoptFrom(network, from)
 	}
 	if err != nil {
 		return fmt.Errorf("%w (%s)", err, path)
@@ -104,6 +104,19 @@ func (e *Experiment) takeCodes(network *layers.Network) error {
 		e.report(Event{Text: fmt.Sprintf("codes and centroids of %d of %s are those of %s", takeCodes(network, from.Params), plural(len(network.Codebooks()), "layer"), path)})
 	}
 	return nil
+}
+
+// adoptFrom lets a float network start from a checkpoint: where that has searched for weights, from the hard ones.
+func (e *Experiment) adoptFrom(network *layers.Network, from *Checkpoint) error {
+	config, err := ParseConfig([]byte(from.Config))
+	if err != nil || from.Phase == FloatPhase || !config.Weights.Searches() || e.BuildTeacher == nil {
+		return adopt(network, expanded(from.Params))
+	}
+	searched, err := from.Network(func(m layers.Methods) (*layers.Network, error) { return e.BuildTeacher(config, m) })
+	if err != nil {
+		return err
+	}
+	return adopt(network, floatSnapshot(searched))
 }
 
 // loadTeacher reads the network that the configuration names as the teacher, if it names one.

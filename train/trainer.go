@@ -45,6 +45,8 @@ type Trainer struct {
 	// FreezeBatchNorm is the number of epochs, the last ones, in which batch normalization uses its running statistics
 	// and leaves them alone.
 	FreezeBatchNorm int
+	// Anneal is the temperature of weights that are searched for.
+	Anneal Anneal
 	// AfterStep, if there, is called after every step; an error stops the training.
 	AfterStep func(Step) error
 
@@ -196,6 +198,7 @@ func (t *Trainer) step(sampler *datasets.Sampler, loader *datasets.Loader, steps
 	}
 	rate := t.Schedule.Rate(t.rate(), Progress{Step: at, Steps: steps, StepsPerEpoch: max(1, t.Data.Len()/t.batch())})
 	t.Optimizer.SetLearningRate(rate)
+	t.Network.Anneal(layers.Annealing{Temperature: t.Anneal.Temperature(float64(at) / float64(steps)), Step: at})
 	batch := loader.Next(at)
 	copy(t.graph.images, batch.Images)
 	copy(t.graph.loss.labels, batch.Labels)

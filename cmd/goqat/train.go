@@ -139,6 +139,8 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.Validation, "validation", c.Validation, "split off so many training images to follow the training with")
 	f.IntVar(&c.CheckpointSteps, "checkpoint-steps", c.CheckpointSteps, "save every so many steps; 0 for after each epoch only")
 	f.IntVar(&c.FreezeBN, "freeze-bn", c.FreezeBN, "in so many last quantized epochs batch normalization uses its running statistics and leaves them alone")
+	f.StringVar(&c.Anneal, "anneal", c.Anneal, "temperature of weights that are searched for (lbw): exp, linear or sin, and from which 1/τ to which, from which share of the training to which, behind which the choice is one-hot")
+	f.TextVar(&c.StateBN, "state-bn", c.StateBN, "statistics of batch normalization behind weights that are searched for: of soft weights alone (off), of hard ones too in every step (step), every so many steps (a number), or taken anew after every epoch (epoch)")
 	f.StringVar(&c.Init, "init", c.Init, "run folder, checkpoint, PyTorch or safetensors file whose weights the float network starts from; scales are calibrated anew (with --float-epochs 0: fine-tune it)")
 	f.StringVar(&c.Teacher, "teacher", c.Teacher, "run folder, checkpoint, PyTorch or safetensors file of a network whose outputs both phases learn from besides the labels")
 	f.StringVar(&c.TeacherModel, "teacher-model", c.TeacherModel, "network of a PyTorch or safetensors --teacher (default: that of --model)")
@@ -238,6 +240,11 @@ func (t *trainCommand) configure(f *pflag.FlagSet) error {
 func (t *trainCommand) checkUsed(f *pflag.FlagSet) error {
 	if t.config.Optimizer == "adamw" && f.Changed("momentum") {
 		return usagef("train: --momentum is of the optimizer sgd; adamw has its own moments")
+	}
+	for _, name := range []string{"anneal", "state-bn"} {
+		if !t.config.Weights.Searches() && f.Changed(name) {
+			return usagef("train: --%s is of weights that are searched for: it goes with --weights lbw:BITS", name)
+		}
 	}
 	for _, name := range []string{"temperature", "distill-weight"} {
 		if t.config.Teacher == "" && f.Changed(name) {
