@@ -119,3 +119,19 @@ func TestSearchedErrors(t *testing.T) {
 	_, err = NewNetwork(Sequential{&Conv2D{Outputs: 1, Kernel: 1, Methods: methods("none", "lbw:2")}}, Shape{Channels: 1, Height: 1, Width: 1}, 1)
 	require.EqualError(t, err, `layers: conv1: quantops: method "lbw:2": lbw is not for activations`)
 }
+
+func TestLBWLayers(t *testing.T) {
+	t.Parallel()
+	conv, err := LBWConv2D(2, Conv2D{Outputs: 4, Kernel: 3, Methods: methods("none", "lsq:4")})
+	require.NoError(t, err)
+	require.Equal(t, searchMethods("lbw:2", "lsq:4", everyStep), conv.Methods)
+	linear, err := LBWLinear(1, Linear{Outputs: 3})
+	require.NoError(t, err)
+	net, err := NewNetwork(Sequential{conv, &BatchNorm{}, Flatten{}, linear}, Shape{Channels: 1, Height: 4, Width: 4}, 1)
+	require.NoError(t, err)
+	require.True(t, net.Searches())
+	_, err = LBWConv2D(5, Conv2D{})
+	require.EqualError(t, err, `quantops: method "lbw:5": lbw has 1 to 4 bits for weights and no bits for activations`)
+	_, err = LBWLinear(0, Linear{})
+	require.EqualError(t, err, `quantops: method "lbw:0": lbw has 1 to 4 bits for weights and no bits for activations`)
+}

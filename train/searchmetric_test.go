@@ -33,7 +33,7 @@ func stackedNetwork(m layers.Methods, edgeBits int, seed uint64) (*layers.Networ
 
 // Soft and hard weights part on the way, and statistics of hard weights close the gap that those of soft ones leave.
 func TestStateBatchNormClosesTheGap(t *testing.T) {
-	for _, state := range []string{"step", "3", "epoch"} {
+	for _, state := range []string{"step", "epoch"} {
 		r := newRig(t, t.TempDir(), func(c *Config) {
 			searching("lbw:1", "none", state)(c)
 			c.Model, c.Anneal, c.Quantized.Epochs, c.Float.Epochs = "stacked", "exp,from=1,to=2,end=1", 2, 5

@@ -57,6 +57,8 @@ middle and the greatest), how many levels are used of those that the codes have,
 the bytes of codes and scales. "/ LINEAR" is the squared error over that of symmetric uniform quantization with a
 scale for each output channel at the same bits, GAIN what the codes' values would have to be multiplied with to come
 closest: far from 1 where a method leaves the size of weights to batch normalization (--layer tells the error with it).
+Of weights that are searched for (lbw) the soft ones count as the real weights, so that the error is the gap to the hard
+ones, and the entropy is that of the choice, in bits.
 
 A run or a checkpoint is shown as it is, or with --weights as that method would quantize its weights, without data or
 training. A PyTorch or safetensors file needs --model and --weights. A .goq file holds no real weights: codes and scales.`,

@@ -116,6 +116,7 @@ func (q *quantizeCommand) run(c *cobra.Command, args []string) error {
 	p := &train.PostTraining{
 		Experiment: train.Experiment{
 			Config: q.config, Folder: q.out, Force: q.force, Data: data, Build: builder(q.config, data.Train), Import: importTensors,
+			BuildTeacher: anyBuilder(data.Train),
 		},
 		ReestimateBN: q.reestimateBN, Recalibrate: q.recalibrate, CorrectBias: q.correctBias,
 		CentroidSteps: q.centroidSteps, CentroidRate: q.centroidRate,

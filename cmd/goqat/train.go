@@ -10,7 +10,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/goqat/goqat/datasets"
-	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/models"
 	"github.com/goqat/goqat/quantops"
 	"github.com/goqat/goqat/train"
@@ -171,7 +170,7 @@ func (t *trainCommand) run(c *cobra.Command, _ []string) error {
 	}
 	experiment := &train.Experiment{
 		Config: t.config, Folder: t.out, Resume: t.resume, Force: t.force, Data: data, Build: builder(t.config, data.Train), Import: importTensors,
-		BuildTeacher: func(c train.Config, m layers.Methods) (*layers.Network, error) { return builder(c, data.Train)(m) },
+		BuildTeacher: anyBuilder(data.Train),
 	}
 	if t.out == "" {
 		if experiment.Folder, err = t.nextFolder(experiment); err != nil {
