@@ -156,7 +156,7 @@ func (pl *plan) addCost(n *Node, in, out Shape, weights *IntegerWeights) error {
 	}
 	perOutput := int64(n.Window.Height) * int64(n.Window.Width)
 	if weights != nil {
-		perOutput = int64(len(n.Inputs)) * int64(len(weights.Codes)/weights.Shape[0])
+		perOutput = int64(len(n.Inputs)) * int64(weights.each())
 	}
 	// Saturates rather than overflows: terms stay below 2^62.
 	pl.cost.Operations = min(pl.cost.Operations, 1<<62) + int64(out.Len())*perOutput

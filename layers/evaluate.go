@@ -259,10 +259,10 @@ func (f *requantize) divide() error {
 	magnitudes := g.PlaneMagnitudes()
 	f.split = len(magnitudes) > 1
 	for input, magnitude := range magnitudes {
-		for _, plane := range weights.Planes {
-			w := part{make([]float32, len(weights.Codes)), 1, input}
-			for i, code := range weights.Codes {
-				w.weights[i] = float32(plane.Table[code])
+		for _, levels := range weights.Levels() {
+			w := part{make([]float32, len(levels)), 1, input}
+			for i, level := range levels {
+				w.weights[i] = float32(level)
 			}
 			f.planes = append(f.planes, w.split(weights.Shape[0], magnitude))
 		}

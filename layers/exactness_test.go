@@ -41,7 +41,7 @@ func randomMethods(s *random.Stream) Methods {
 		return quantops.MustParse(strings.Replace(pick(s, choices...), "B", fmt.Sprint(2+s.Below(7)), 1))
 	}
 	return Methods{
-		Weights:     method("lsq:B", "lsq:B,per=channel", "lsq:B,range=narrow", "lsq:B,sign=unsigned", "linear:B", "linear:B,per=tensor", "linear:B,asymmetric", "linear:B,asymmetric,per=tensor"),
+		Weights:     method("vq", "vq:k=2", "pq:d=1,pointwise=1,k=16", "lsq:B", "lsq:B,per=channel", "lsq:B,range=narrow", "lsq:B,sign=unsigned", "linear:B", "linear:B,per=tensor", "linear:B,asymmetric", "linear:B,asymmetric,per=tensor"),
 		Activations: method("lsq:B", "lsq:B,sign=signed", "linear:B", "linear:B,observer=minmax", "linear:B,asymmetric", "linear:B,range=narrow"),
 	}
 }

@@ -35,6 +35,9 @@ type Pass struct {
 
 	winograd bool // Network.Winograd, in training
 	resized  bool // weights have other sizes than running statistics know
+
+	tapped []string // layers whose taps are not reached yet
+	taps   []*Tap
 }
 
 // step remembers a layer's output, to name the layer where a number stops being finite.

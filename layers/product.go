@@ -26,7 +26,8 @@ type product struct {
 	weights   []float32             // real weights
 }
 
-var _ quantops.Differentiable = (*product)(nil)
+var _ quantops.Keeping = (*product)(nil)
+var _ quantops.Sharing = (*product)(nil)
 
 // linearMap is a convolution or linear layer with its input gradient.
 type linearMap interface {
@@ -187,10 +188,22 @@ func (t *taken) release() {
 	}
 }
 
+// part returns n elements of scratch memory, nil where there is none.
+func (t *taken) part(from, n int) []float32 {
+	if t.scratch == nil {
+		return nil
+	}
+	return t.scratch[from:][:n]
+}
+
 // whole computes the prologue of all blocks.
 func (f *product) whole(x [][]float32) taken {
-	if f.nothing() {
+	switch {
+	case f.nothing():
 		return taken{x: x[0]}
+	case f.keeps():
+		f.tasks(func(block, group int) { f.compute(nil, x, block, group) })
+		return taken{x: f.kept}
 	}
 	scratch := buffers.get(f.pass.Blocks() * f.blockLen())
 	f.tasks(func(block, group int) { f.compute(scratch[block*f.blockLen():][:f.blockLen()], x, block, group) })
@@ -216,6 +229,14 @@ func (f *product) scales() []float32 {
 		}
 	}
 	return f.scale
+}
+
+// Keep takes the memory for what the layer takes in before it is quantized.
+func (f *product) Keep(memory []float32) { f.kept = memory }
+
+func (f *product) BackwardKept(dx [][]float32, dy, dkept, y []float32, x [][]float32) error {
+	f.dkept = dkept
+	return f.Backward(dx, dy, y, x)
 }
 
 func (f *product) Backward(dx [][]float32, dy, y []float32, x [][]float32) error {
@@ -326,8 +347,12 @@ func (g *gradients) input(one linearMap, in, din, dy []float32, block int) []flo
 		return g.block(in, g.x, block)
 	}
 	one.InputGradient(din, dy, g.w)
+	levels := in
+	if g.keeps() {
+		in, levels = g.kept[block*g.blockLen():][:g.blockLen()], nil
+	}
 	for group := range g.groups() {
-		g.backward(g.dx, din, g.x, block, group, nil, in)
+		g.backward(g.dx, din, g.x, block, group, nil, levels)
 	}
 	return in
 }
@@ -357,11 +382,14 @@ func (g *gradients) whole() {
 		din := buffers.get(blocks * g.blockLen())
 		defer buffers.put(din)
 		g.multiply.InputGradient(din, dy, g.w)
-		scratch := buffers.get(blocks * g.blockLen())
-		in = taken{scratch, scratch}
 		n := g.blockLen()
+		in = taken{x: g.kept}
+		if !g.keeps() {
+			scratch := buffers.get(blocks * n)
+			in = taken{scratch, scratch}
+		}
 		g.tasks(func(block, group int) {
-			g.backward(g.dx, din[block*n:][:n], g.x, block, group, nil, scratch[block*n:][:n])
+			g.backward(g.dx, din[block*n:][:n], g.x, block, group, nil, in.part(block*n, n))
 		})
 	default:
 		in = g.product.whole(g.x)

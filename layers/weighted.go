@@ -43,6 +43,9 @@ func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
 		return fmt.Errorf("layers: %s: %w", w.name, err)
 	}
 	w.weight, w.foldsNorm, w.state = weight, m.FoldBatchNorm, m.State
+	if _, ok := weight.(*codebook); ok && w.foldsNorm {
+		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, whose codes are for all output channels", w.name, m.Weights)
+	}
 	if w.foldsNorm && w.searching() != nil {
 		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which are searched for", w.name, m.Weights)
 	}
@@ -97,6 +100,9 @@ func (w *weighted) resizes() bool {
 // forward adds the layer to a pass.
 func (w *weighted) forward(p *Pass, x Value) (Value, error) {
 	x, quantizer, err := w.input.quantize(p, x)
+	if err == nil {
+		x, err = p.tap(w, x)
+	}
 	if err != nil {
 		return Value{}, err
 	}
@@ -121,6 +127,14 @@ func (w *weighted) forward(p *Pass, x Value) (Value, error) {
 	if err != nil {
 		return Value{}, err
 	}
+	if x.keep != nil {
+		if x.keep.node, err = quantops.Kept(n, x.Shape.tensor(p.Blocks())); err != nil {
+			return Value{}, err
+		}
+		if err := p.remember(x.waiting.name(), x.keep.node); err != nil {
+			return Value{}, err
+		}
+	}
 	return Value{Shape: w.out, node: n, product: f}, p.remember(w.name, n)
 }
 
@@ -129,6 +143,9 @@ func (w *weighted) encode() (*integer.Weights, error) {
 	weights, err := w.weight.Encode()
 	if err != nil {
 		return nil, fmt.Errorf("layers: %s: %w", w.name, err)
+	}
+	if book, ok := w.weight.(*codebook); ok && !book.found() {
+		return nil, fmt.Errorf("layers: %s has no codes yet, so it has no integers: calibrate the network first", w.name)
 	}
 	if weights == nil {
 		return nil, fmt.Errorf("layers: %s has no weight quantizer, so it has no integers", w.name)

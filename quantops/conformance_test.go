@@ -128,7 +128,7 @@ func requireBits(t *testing.T, want, got []float32) {
 func conform(t *testing.T, check func(t *testing.T, m Method, role Role, signed bool)) {
 	for _, s := range All() {
 		if s.New == nil {
-			continue // those that search have tests of their own
+			continue // those that search, or have a codebook, have tests of their own
 		}
 		for _, role := range []Role{Weights, Activations} {
 			for bits := max(1, s.role(role).Min); bits <= s.role(role).Max; bits++ {
@@ -323,6 +323,8 @@ func TestConformanceStraightThrough(t *testing.T) {
 		case *lsq:
 			u = func(c int) kernel.Uniform { return q.codes.uniform(s.theta[c%q.channels], 0) }
 			exact = q.exact
+		case *bitsplit:
+			u = func(c int) kernel.Uniform { return q.codes.uniform(s.theta[c%q.channels], 0) }
 		default:
 			t.Skip("not of uniform steps")
 		}

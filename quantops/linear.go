@@ -20,9 +20,10 @@
 //	percentile  where the given share of the numbers lies inside, by magnitude
 //	mse         of 95 ranges, the data's times 1 - 0.01·i, the one of least squared error: every fifth, then around the best
 //	kl          least Kullback-Leibler divergence between the magnitudes and what 2^b levels leave of them
+//	lloyd       scales alone: levels nearest to the numbers, then the scale Σ x·level / Σ level², in turns until it stands still
 //
 // For weights average and minmax are both the range of the weights as they are, and the others too are computed anew
-// in each step. For activations average and minmax follow the data in calibration and training; the other three look at a
+// in each step. For activations average and minmax follow the data in calibration and training; the others look at a
 // histogram of all calibration batches, and in training the range stands still. The histogram has at least 2048 bins of magnitude
 // and grows with the data by doubling; kl compares up to 2048 bins and leaves zeros out, which every grid has exactly.
 //
@@ -30,7 +31,8 @@
 // from the data; for 4 bits and less lsq trains to more.
 //
 // Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018;
-// Migacz, "8-bit Inference with TensorRT", 2017 (kl).
+// Migacz, "8-bit Inference with TensorRT", 2017 (kl); Wang et al., "Towards Accurate Post-training Network Quantization via
+// Bit-Split and Stitching", 2020 (lloyd).
 package quantops
 
 import (
@@ -71,7 +73,7 @@ var linearSpec = Spec{
 		{Name: "per", Doc: "one scale per output channel or per tensor (weights; activations are per tensor)", Default: "auto", Values: []string{"auto", "channel", "tensor"}},
 		{Name: "range", Doc: "narrow leaves out the lowest signed code, so that both sides are equal (auto: narrow for weights)", Default: "auto", Values: []string{"auto", "narrow", "full"}},
 		{Name: "sign", Doc: "signed or unsigned codes (auto: signed where negative numbers occur)", Default: "auto", Values: []string{"auto", "signed", "unsigned"}},
-		{Name: "observer", Doc: "range: average of the batches' ranges, minmax over all (weights: both are their own range), percentile, least squared error or least divergence", Default: "average", Values: []string{"average", "minmax", "percentile", "mse", "kl"}},
+		{Name: "observer", Doc: "range: average of the batches' ranges, minmax over all (weights: both are their own range), percentile, least squared error, least divergence or Lloyd's iteration", Default: "average", Values: []string{"average", "minmax", "percentile", "mse", "kl", "lloyd"}},
 		{Name: "constant", Doc: "weight of a new batch in the moving average, in (0, 1]", Default: "0.01", Check: checkShare},
 		{Name: "percentile", Doc: "share of the numbers inside the range of observer=percentile, in (0, 1]", Default: "0.99999", Check: checkShare},
 		{Name: "pow2", Doc: "scales are powers of two, rounded up", Default: "false"},
@@ -99,6 +101,8 @@ func newLinear(bits int, options Options, t Target) (Quantizer, error) {
 		return nil, fmt.Errorf("sign=signed contradicts asymmetric, whose codes are unsigned")
 	case get("range") == "narrow" && (get("asymmetric") == "true" || get("sign") == "unsigned"):
 		return nil, fmt.Errorf("range=narrow is for signed codes")
+	case get("asymmetric") == "true" && get("observer") == "lloyd":
+		return nil, fmt.Errorf("observer=lloyd finds scales alone; asymmetric has zero points too")
 	case linearSpec.given(options, "percentile") && get("observer") != "percentile":
 		return nil, fmt.Errorf("percentile=%s is for observer=percentile", get("percentile"))
 	case linearSpec.given(options, "constant") && (get("observer") != "average" || t.Role == Weights):
@@ -187,12 +191,25 @@ func (q *linear) histogramRange(h *rangeHistogram) (low, high float32) {
 		return h.percentile(q.share)
 	case q.observer == "mse":
 		return q.leastRange(h.low, h.high, h.squaredErrors)
+	case q.observer == "lloyd":
+		return q.rangeOf(h.lloyd(q.codes), h.low)
 	}
 	levels := int(q.max) + 1 // of one sign
 	if q.asymmetric && h.low < 0 && h.high > 0 {
 		levels /= 2
 	}
 	return h.entropy(levels)
+}
+
+// rangeOf is the range that has a step, the inverse of scale for codes without a zero point; unsigned ones have nothing below
+// zero, whatever the lower end.
+func (q *linear) rangeOf(step float64, least float32) (low, high float32) {
+	steps := float64(q.max - q.min)
+	if q.affine {
+		return least, float32(step * steps)
+	}
+	high = float32(step * (steps / 2))
+	return -high, high
 }
 
 const (

@@ -222,6 +222,42 @@ func (d *divergence) at(end, levels int) float64 {
 	return (entropy-cross)/total - countLog(total) + countLog(inside)
 }
 
+// lloyd returns the step of least squared error near the one that leaves nothing outside: levels are those nearest to the
+// numbers, each in the middle of its bin, and the step is the best for the levels, Σ n·v·level / Σ n·level², in turns until it
+// stands still.
+func (h *rangeHistogram) lloyd(c codes) float64 {
+	step := float64(h.high) / float64(c.max)
+	if c.min < 0 {
+		step = max(step, float64(h.low)/float64(c.min))
+	}
+	for range alternations {
+		next := h.stepFor(c, step)
+		if next == step || !(next > 0) {
+			break
+		}
+		step = next
+	}
+	return step
+}
+
+// stepFor returns the best step for the levels that a step leads to.
+func (h *rangeHistogram) stepFor(c codes, step float64) float64 {
+	product, square, width := 0.0, 0.0, h.reach/magnitudeBins
+	add := func(n int64, v float64) {
+		if n > 0 {
+			level := min(max(math.RoundToEven(v/step), float64(c.min)), float64(c.max))
+			product += float64(float64(n) * float64(v*level))
+			square += float64(float64(n) * float64(level*level))
+		}
+	}
+	for i := range magnitudeBins {
+		v := (float64(i) + 0.5) * width
+		add(h.positive[i], v)
+		add(h.negative[i], -v)
+	}
+	return product / square
+}
+
 // squaredErrors is that of the numbers, each in the middle of its bin, whatever the limit.
 func (h *rangeHistogram) squaredErrors(u kernel.Uniform, _ float64) float64 {
 	sum, width := 0.0, h.reach/magnitudeBins

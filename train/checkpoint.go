@@ -313,6 +313,9 @@ func tensorsByName(tensors []Tensor) map[string]Tensor {
 	return byName
 }
 
+// fits says whether the tensor has the shape of a parameter.
+func (t Tensor) fits(p *layers.Param) bool { return slices.Equal(t.Shape, p.Value.Shape()) }
+
 // tensorOf returns the tensor of a name, which must have that shape.
 func tensorOf(byName map[string]Tensor, name string, shape []int) (Tensor, error) {
 	t, ok := byName[name]

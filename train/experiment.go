@@ -172,6 +172,9 @@ func (e *Experiment) quantizedPhase(ctx context.Context, float *layers.Network, 
 		if err := adopt(network, floatSnapshot(float)); err != nil {
 			return nil, err
 		}
+		if err := e.takeCodes(network); err != nil {
+			return nil, err
+		}
 		data, _, err := e.trainingData()
 		if err != nil {
 			return nil, err
@@ -194,9 +197,6 @@ func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Net
 		return Evaluation{}, err
 	}
 	defer t.Close()
-	if e.evaluator, err = NewEvaluator(network, EvaluationBatch); err != nil {
-		return Evaluation{}, err
-	}
 	if e.search, err = newSearchEvaluators(network, e.Config.StateBN); err != nil {
 		return Evaluation{}, err
 	}
@@ -204,6 +204,9 @@ func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Net
 		if err := e.goOn(t, c); err != nil {
 			return Evaluation{}, err
 		}
+	}
+	if e.evaluator, err = NewEvaluator(network, EvaluationBatch); err != nil { // of the codes that there are now
+		return Evaluation{}, err
 	}
 	last := time.Now()
 	t.AfterStep = func(s Step) error {

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,9 @@ import (
 // PostTraining quantizes a float network without training it, into a run folder: [ModelFile], [CheckpointFile] and
 // [ResultFile], which tells its settings too. It
 //
-//  1. takes the weights of Config.Init and quantizes them,
+//  1. takes the weights of Config.Init, moves scales of channels into them where ECAQ says so, and quantizes them; where their
+//     method can do so, by a [Search] on Config.Calibration images, behind which it takes the statistics of batch
+//     normalization anew for the first time, or by a [CodebookSearch],
 //  2. calibrates the quantizers of activations on Config.Calibration training images,
 //  3. takes the statistics of batch normalization anew ([Reestimation]) in batches of Config.Batch,
 //  4. calibrates again where Recalibrate says so,
@@ -35,6 +38,12 @@ type PostTraining struct {
 	ReestimateBN int  // training images for the statistics of batch normalization, see [Reestimation]; 0 leaves these alone
 	Recalibrate  bool // calibrate again with the new statistics
 	CorrectBias  bool
+	Samples      int  // of a layer for the search of its weights, see [Search]; 0 for all
+	Sequential   bool // search behind the layers quantized before
+	ECAQ         bool // first give channels of activations scales of their own, see [ECAQ]
+	// CentroidSteps and CentroidRate are the training of the centroids of each layer, where weights have codebooks.
+	CentroidSteps int
+	CentroidRate  float64
 }
 
 // PostTrainingResult is the result of a [PostTraining]: that of a run, and its settings.
@@ -55,6 +64,14 @@ type PostTrainingResult struct {
 	AugmentFlip    bool     `json:"augment_flip"`
 	Recalibrate    bool     `json:"recalibrate"`
 	CorrectBias    bool     `json:"correct_bias"`
+	CentroidSteps  int      `json:"centroid_steps,omitempty"`
+	CentroidRate   float64  `json:"centroid_rate,omitempty"`
+	Samples        int      `json:"samples,omitempty"` // of a search
+	Sequential     bool     `json:"sequential,omitempty"`
+	ECAQ           bool     `json:"ecaq"`
+
+	Codebooks []CodebookStep  `json:"codebooks,omitempty"`
+	Searched  []SearchedLayer `json:"searched,omitempty"`
 }
 
 // Check refuses what can't be done before anything is written.
@@ -70,6 +87,16 @@ func (p *PostTraining) Check() error {
 		return usagef("train: re-estimation of batch normalization on %d images: want 0 to %d", p.ReestimateBN, math.MaxInt32)
 	case p.Recalibrate && p.ReestimateBN == 0:
 		return usagef("train: calibrating again comes after a re-estimation of batch normalization: want both or neither")
+	case p.CentroidSteps < 0 || p.CentroidSteps > 0 && !(p.CentroidRate > 0 && p.CentroidRate <= maxLearningRate):
+		return usagef("train: %d steps for centroids at rate %v: want 0 or more, at a rate above 0 and up to %v", p.CentroidSteps, p.CentroidRate, maxLearningRate)
+	case p.CentroidSteps > 0 && !c.Weights.HasCodebook():
+		return usagef("train: weights of %s have no centroids to train", c.Weights)
+	case p.Sequential && !c.Weights.Solves():
+		return usagef("train: %s searches for no weights, sequentially or not", c.Weights)
+	case p.ECAQ && c.Acts.None():
+		return usagef("train: scales of channels are for quantized activations: want a method for these")
+	case p.Samples < 0:
+		return usagef("train: a search with %d samples: want 0 or more", p.Samples)
 	case c.FoldBN || c.Teacher != "" || p.Resume:
 		return usagef("train: fold_bn, teacher and resuming are of training; quantization without training has none of them")
 	}
@@ -126,6 +153,8 @@ func (p *PostTraining) newResult() *PostTrainingResult {
 		Result: Result{Model: c.Model, Data: c.Data, Weights: c.Weights.String(), Acts: c.Acts.String(), Seed: c.Seed},
 		Init:   c.Init, InitHash: c.InitHash, Normalize: c.Normalize, EdgeBits: c.EdgeBits, TrainImages: c.TrainImages, Validation: c.Validation,
 		Batch: c.Batch, AugmentPad: c.AugmentPad, AugmentFlip: c.AugmentFlip, Recalibrate: p.Recalibrate, CorrectBias: p.CorrectBias,
+		CentroidSteps: p.CentroidSteps, CentroidRate: p.CentroidRate,
+		ECAQ: p.ECAQ,
 	}
 }
 
@@ -135,15 +164,29 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 	if err != nil {
 		return nil, err
 	}
-	if err := adopt(network, floatSnapshot(float)); err != nil {
-		return nil, err
-	}
-	network.Anneal(layers.Annealing{}) // what is deployed
 	data, _, err := p.trainingData()
 	if err != nil {
 		return nil, err
 	}
 	r.Calibration = min(p.Config.Calibration, data.Len())
+	if err := p.equalize(ctx, float, data, r); err != nil {
+		return nil, err
+	}
+	from := float
+	switch {
+	case p.Config.Weights.Solves():
+		from, err = p.search(ctx, float, data, r)
+	case p.Config.Weights.HasCodebook():
+		from, err = p.findCodebooks(ctx, float, data, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := adopt(network, floatSnapshot(from)); err != nil {
+		return nil, err
+	}
+	takeCodes(network, snapshot(from))
+	network.Anneal(layers.Annealing{}) // what is deployed
 	p.tell("calibrating on %d images", r.Calibration)
 	if err := Calibrate(network, data, r.Calibration); err != nil {
 		return nil, err
@@ -158,6 +201,63 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 		}
 	}
 	return network, p.correct(ctx, network, float, data, r)
+}
+
+// findCodebooks makes a network whose weights have codebooks, and whose activations are float.
+func (p *PostTraining) findCodebooks(ctx context.Context, float *layers.Network, data *datasets.Dataset, r *PostTrainingResult) (*layers.Network, error) {
+	c := &p.Config
+	network, err := p.Build(layers.Methods{Weights: c.Weights})
+	if err != nil {
+		return nil, err
+	}
+	if err := adopt(network, floatSnapshot(float)); err != nil {
+		return nil, err
+	}
+	search := &CodebookSearch{
+		Float: float, Data: data, Images: c.Calibration, Steps: p.CentroidSteps, LearningRate: p.CentroidRate, Batch: c.Batch,
+		Augmentation: c.augmentation(), Seed: c.Seed,
+		Report: func(s CodebookStep) {
+			r.Codebooks = append(r.Codebooks, s)
+			p.tell("%s", s)
+		},
+	}
+	return network, search.Run(ctx, network)
+}
+
+// equalize gives channels of the float network scales of their own, if that is wanted.
+func (p *PostTraining) equalize(ctx context.Context, float *layers.Network, data *datasets.Dataset, r *PostTrainingResult) error {
+	if !p.ECAQ {
+		return nil
+	}
+	e := &ECAQ{Activations: p.Config.Acts, Data: data, Images: r.Calibration}
+	channels, err := e.Run(ctx, float)
+	if err == nil {
+		p.tell("scales for %s of activations that are not 1", plural(channels, "channel"))
+	}
+	return err
+}
+
+// search makes a network whose weights are quantized and searched for, and whose activations are float.
+func (p *PostTraining) search(ctx context.Context, float *layers.Network, data *datasets.Dataset, r *PostTrainingResult) (*layers.Network, error) {
+	methods := p.Config.methods()
+	methods.Activations = quantops.Method{}
+	network, err := p.Build(methods)
+	if err != nil {
+		return nil, err
+	}
+	if err := adopt(network, floatSnapshot(float)); err != nil {
+		return nil, err
+	}
+	network.Fit()
+	p.tell("searching for weights on %d images", r.Calibration)
+	s := &Search{Float: float, Data: data, Images: r.Calibration, Samples: p.Samples, Sequential: p.Sequential, Seed: p.Config.Seed,
+		Report: func(l SearchedLayer) { p.tell("%s", l) }}
+	if r.Searched, err = s.Run(ctx, network); err != nil {
+		return nil, err
+	}
+	r.Samples, r.Sequential = p.Samples, p.Sequential
+	_, err = p.reestimate(ctx, network, data)
+	return network, err
 }
 
 // reestimate takes the statistics of batch normalization anew and returns the number of images that they are of.
@@ -253,22 +353,25 @@ func evaluate(ctx context.Context, network *layers.Network, d *datasets.Dataset)
 }
 
 // storedBits returns the mean number of bits that the code of a weight takes in a model, and which layers have how many:
-// a method may store more bits than it is named after.
+// a method may store more bits than it is named after, and one code for several weights.
 func storedBits(model *integer.Model) (mean float64, note string) {
+	type form struct{ bits, vector int }
 	type count struct{ layers, weights int }
-	counts, bits, weights := map[int]count{}, 0, 0
+	counts, bits, weights := map[form]count{}, 0, 0
 	for _, layer := range model.Layers {
-		w, n := &layer.Weights, 1
-		for _, size := range w.Shape {
-			n *= size
-		}
-		each := int(w.Bits)
-		counts[each] = count{counts[each].layers + 1, counts[each].weights + n}
-		bits, weights = bits+each*len(w.Codes), weights+n
+		w := &layer.Weights
+		f := form{int(w.Bits), max(1, w.Vector)}
+		counts[f] = count{counts[f].layers + 1, counts[f].weights + w.Count()}
+		bits, weights = bits+f.bits*len(w.Codes), weights+w.Count()
 	}
+	order := slices.SortedFunc(maps.Keys(counts), func(a, b form) int { return cmp.Or(a.bits-b.bits, a.vector-b.vector) })
 	var parts []string
-	for _, b := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%d bits for the %d weights of %s", b, counts[b].weights, plural(counts[b].layers, "layer")))
+	for _, f := range order {
+		what := ""
+		if f.vector > 1 {
+			what = fmt.Sprintf(" every %d of", f.vector)
+		}
+		parts = append(parts, fmt.Sprintf("%d bits for%s the %d weights of %s", f.bits, what, counts[f].weights, plural(counts[f].layers, "layer")))
 	}
 	return float64(bits) / float64(weights), strings.Join(parts, ", ") + "; tables, scales and biases not counted"
 }

@@ -56,6 +56,18 @@ func normalizedNetwork(m layers.Methods, edgeBits int, seed uint64) (*layers.Net
 	return layers.NewNetwork(root, layers.Shape{Channels: 1, Height: 28, Width: 28}, seed)
 }
 
+// depthwiseNetwork is a small net for MNIST with a depthwise layer.
+func depthwiseNetwork(m layers.Methods, edgeBits int, seed uint64) (*layers.Network, error) {
+	root := layers.Sequential{
+		&layers.Conv2D{Name: "conv", Outputs: 8, Kernel: 5, Stride: 3, NoBias: true}, &layers.BatchNorm{}, layers.ReLU{},
+		&layers.Conv2D{Name: "depthwise", Outputs: 8, Kernel: 3, Stride: 2, Groups: 8, NoBias: true}, &layers.BatchNorm{}, layers.ReLU{},
+		&layers.Conv2D{Name: "pointwise", Outputs: 16, Kernel: 1, NoBias: true}, &layers.BatchNorm{}, layers.ReLU{},
+		layers.Flatten{}, &layers.Linear{Name: "fc", Outputs: 10},
+	}
+	layers.Quantize(root, m, edgeBits)
+	return layers.NewNetwork(root, layers.Shape{Channels: 1, Height: 28, Width: 28}, seed)
+}
+
 // newSmall is smallNetwork at equal bits in all layers, calibrated on images of d.
 func newSmall(t testing.TB, m layers.Methods, d *datasets.Dataset) *layers.Network {
 	t.Helper()
@@ -116,6 +128,8 @@ func buildNetwork(c Config, m layers.Methods) (*layers.Network, error) {
 		return smallNetwork(m, c.EdgeBits, c.Seed)
 	case "normalized":
 		return normalizedNetwork(m, c.EdgeBits, c.Seed)
+	case "depthwise":
+		return depthwiseNetwork(m, c.EdgeBits, c.Seed)
 	case "stacked":
 		return stackedNetwork(m, c.EdgeBits, c.Seed)
 	}

@@ -1,7 +1,9 @@
 package train
 
 import (
+	"context"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,111 +12,131 @@ import (
 	"github.com/goqat/goqat/quantops"
 )
 
-// searching is a run that searches for weights.
-func searching(weights, acts, state string) func(*Config) {
-	return func(c *Config) {
-		c.Model, c.Weights, c.Acts, c.EdgeBits = "normalized", quantops.MustParse(weights), quantops.MustParse(acts), 8
-		if err := c.StateBN.UnmarshalText([]byte(state)); err != nil {
-			panic(err)
+// newSearchPost quantizes the trained normalized network by searching.
+func newSearchPost(t *testing.T, change func(*PostTraining)) *PostTraining {
+	t.Helper()
+	return newPost(t, "normalized", t.TempDir(), func(p *PostTraining) {
+		p.Config.Weights, p.Config.Acts, p.Config.EdgeBits = quantops.MustParse("bitsplit:2"), quantops.MustParse("linear:8"), 0
+		p.Samples = 500
+		p.Build = func(m layers.Methods) (*layers.Network, error) { return buildNetwork(p.Config, m) }
+		if change != nil {
+			change(p)
 		}
-	}
+	})
 }
 
-// stackedNetwork is convolutions with batch normalization on top of each other.
-func stackedNetwork(m layers.Methods, edgeBits int, seed uint64) (*layers.Network, error) {
-	root := layers.Sequential{&layers.Conv2D{Outputs: 6, Kernel: 5, Stride: 3, NoBias: true}, &layers.BatchNorm{}, layers.ReLU{}}
-	for range 4 {
-		root = append(root, &layers.Conv2D{Outputs: 6, Kernel: 3, Pad: 1, NoBias: true}, &layers.BatchNorm{}, layers.ReLU{})
-	}
-	root = append(root, layers.MaxPool2D{Window: 2}, layers.Flatten{}, &layers.Linear{Outputs: 10})
-	layers.Quantize(root, m, edgeBits)
-	return layers.NewNetwork(root, layers.Shape{Channels: 1, Height: 28, Width: 28}, seed)
+// checkpointed returns the network of a folder.
+func checkpointed(t *testing.T, p *PostTraining) *layers.Network {
+	t.Helper()
+	c, err := LoadCheckpoint(filepath.Join(p.Folder, CheckpointFile))
+	require.NoError(t, err)
+	network, err := c.Network(p.Build)
+	require.NoError(t, err)
+	return network
 }
 
-// Soft and hard weights part on the way, and statistics of hard weights close the gap that those of soft ones leave.
-func TestStateBatchNormClosesTheGap(t *testing.T) {
-	for _, state := range []string{"step", "epoch"} {
-		r := newRig(t, t.TempDir(), func(c *Config) {
-			searching("lbw:1", "none", state)(c)
-			c.Model, c.Anneal, c.Quantized.Epochs, c.Float.Epochs = "stacked", "exp,from=1,to=2,end=1", 2, 5
+func lossOf(t *testing.T, p *PostTraining) float64 {
+	t.Helper()
+	score, err := evaluate(t.Context(), checkpointed(t, p), p.Data.Test)
+	require.NoError(t, err)
+	return score.Loss
+}
+
+// Searched weights lose less than rounded ones, are the same on any number of threads, run on integers and train on.
+func TestSearch(t *testing.T) {
+	losses, hashes := map[string]float64{}, map[string]string{}
+	for name, change := range map[string]func(*PostTraining){
+		"rounded":    func(p *PostTraining) { p.Config.Weights = quantops.MustParse("linear:2") },
+		"searched":   func(*PostTraining) {},
+		"sequential": func(p *PostTraining) { p.Sequential = true },
+	} {
+		p := newSearchPost(t, change)
+		r := quantized(t, p)
+		require.Equal(t, 1.0, *r.Agreement, name)
+		losses[name], hashes[name] = lossOf(t, p), r.WeightsSHA256
+		if name == "rounded" {
+			require.Nil(t, r.Searched)
+			continue
+		}
+		require.Len(t, r.Searched, 3)
+		require.Equal(t, SearchedLayer{Layer: "fc", Inputs: r.Searched[2].Inputs, Left: "it is the last layer"}, r.Searched[2])
+		for _, l := range r.Searched[:2] {
+			require.GreaterOrEqual(t, l.Samples, 500)
+			require.Less(t, l.Error, l.Start)
+			require.True(t, l.Settled)
+		}
+		require.Equal(t, name == "sequential", r.Sequential)
+
+		tuned := newRig(t, t.TempDir(), func(c *Config) {
+			c.Model, c.Init, c.Float.Epochs, c.Quantized.Epochs, c.EdgeBits = "normalized", p.Folder, 0, 0, 0
+			c.Weights, c.Acts = p.Config.Weights, p.Config.Acts
 		})
-		r.Data = digits(t, 1200, 500)
-		r.complete(t)
-		m := r.saved.Metrics[len(r.saved.Metrics)-1]
-		require.NotNil(t, m.Search)
-		require.InDelta(t, 0.5, m.Search.Temperature, 0.05)
-		require.Positive(t, m.Search.Entropy)
-		require.Positive(t, m.Search.Gap)
-		t.Logf("%s: soft %.3f, hard %.3f, hard without state batch normalization %.3f", state, m.Search.Soft, m.Accuracy, *m.Search.Unmatched)
-		require.Greater(t, m.Accuracy, *m.Search.Unmatched+0.1, state)
-		require.Greater(t, m.Accuracy, m.Search.Soft-0.2, state)
+		require.Equal(t, *r.Accuracy.FakeQuant, *tuned.complete(t).Accuracy.FakeQuant, "training starts from the very codes")
 	}
+	require.Less(t, losses["searched"], losses["rounded"])
+	require.Less(t, losses["sequential"], losses["rounded"])
+	require.NotEqual(t, hashes["searched"], hashes["sequential"])
+
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	require.Equal(t, hashes["searched"], quantized(t, newSearchPost(t, nil)).WeightsSHA256)
 }
 
-// Where the choice is one-hot, soft and hard network are one, and so are the exported codes.
-func TestOneHotAtLast(t *testing.T) {
-	r := newRig(t, t.TempDir(), searching("lbw:2", "lsq:4", "epoch"))
-	result := r.complete(t)
-	require.Equal(t, 1.0, *result.Agreement)
-	require.Zero(t, *result.LogitDifference)
-	m := r.saved.Metrics[len(r.saved.Metrics)-1]
-	require.Zero(t, m.Search.Temperature)
-	require.Zero(t, m.Search.Entropy)
-	require.Zero(t, m.Search.Gap)
-	require.Nil(t, r.saved.Metrics[0].Search, "the float phase searches for nothing")
-	off := newRig(t, t.TempDir(), searching("lbw:2", "lsq:4", "off"))
-	off.complete(t)
-	require.Nil(t, off.saved.Metrics[3].Search.Unmatched)
+// Layers with few samples are left alone, and named.
+func TestSearchOnFewImages(t *testing.T) {
+	p := newSearchPost(t, func(p *PostTraining) { p.Config.Calibration, p.Samples = 1, 30 })
+	var texts []string
+	p.Report = func(e Event) { texts = append(texts, e.Text) }
+	r := quantized(t, p)
+	require.Equal(t, "16 samples can't tell 36 inputs apart", r.Searched[1].Left)
+	require.Contains(t, texts, "conv2: weights rounded, 16 samples can't tell 36 inputs apart")
+	require.Contains(t, texts, "fc: weights rounded, it is the last layer")
 }
 
-// The codes of a file, decoded and put into a float network, give the accuracy of the search to the image.
-func TestDecodedCodesScoreTheSame(t *testing.T) {
-	r := newRig(t, t.TempDir(), searching("lbw:2", "none", "step"))
-	result := r.complete(t)
-	require.Nil(t, result.Accuracy.Integer)
-	model, err := Export(r.network, r.Data.Test, nil)
-	require.NoError(t, err)
-	float, err := buildNetwork(r.Config, layers.Methods{})
-	require.NoError(t, err)
-	tensors := floatSnapshot(r.network)
-	for i := range tensors {
-		for _, l := range model.Layers {
-			if tensors[i].Name == l.Name+".weight" {
-				tensors[i].Data = l.Weights.Decode()
+// Every channel of a depthwise layer is searched for on data of its own.
+func TestSearchOfDepthwiseLayers(t *testing.T) {
+	post := func(weights string) *PostTraining {
+		p := newPost(t, "depthwise", t.TempDir(), func(p *PostTraining) {
+			p.Config.Weights, p.Config.Acts, p.Config.EdgeBits = quantops.MustParse(weights), quantops.MustParse("linear:8"), 0
+			p.Build = func(m layers.Methods) (*layers.Network, error) { return buildNetwork(p.Config, m) }
+		})
+		return p
+	}
+	rounded, searched := post("linear:2"), post("bitsplit:2")
+	quantized(t, rounded)
+	r := quantized(t, searched)
+	require.Equal(t, "depthwise", r.Searched[1].Layer)
+	require.Equal(t, 9, r.Searched[1].Inputs)
+	require.Less(t, r.Searched[1].Error, r.Searched[1].Start)
+	require.Less(t, lossOf(t, searched), lossOf(t, rounded))
+	require.Equal(t, 1.0, *r.Agreement)
+}
+
+func TestSearchIsInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	p := newSearchPost(t, func(p *PostTraining) {
+		p.Sequential = true
+		p.Report = func(e Event) {
+			if e.Text == "searching for weights on 60 images" {
+				cancel()
 			}
 		}
+	})
+	_, err := p.Run(ctx)
+	require.ErrorIs(t, err, ErrInterrupted)
+	require.Empty(t, files(t, p.Folder))
+}
+
+func TestSearchRefuses(t *testing.T) {
+	for want, change := range map[string]func(*PostTraining){
+		"train: linear:4 searches for no weights, sequentially or not": func(p *PostTraining) {
+			p.Config.Weights, p.Sequential = quantops.MustParse("linear:4"), true
+		},
+		"train: a search with -1 samples: want 0 or more": func(p *PostTraining) { p.Samples = -1 },
+		"train: scales of channels are for quantized activations: want a method for these": func(p *PostTraining) {
+			p.Config.Acts, p.ECAQ = quantops.Method{}, true
+		},
+	} {
+		_, err := newSearchPost(t, change).Run(t.Context())
+		require.EqualError(t, err, want)
 	}
-	require.NoError(t, adopt(float, tensors))
-	score, err := evaluate(t.Context(), float, r.Data.Test)
-	require.NoError(t, err)
-	require.Equal(t, *result.Accuracy.FakeQuant, score.Accuracy)
-}
-
-// A run may start from one that has searched: from its hard weights.
-func TestStartFromASearch(t *testing.T) {
-	folder := t.TempDir()
-	from := newRig(t, folder, searching("lbw:2", "none", "step"))
-	from.complete(t)
-	r := newRig(t, t.TempDir(), func(c *Config) {
-		searching("lsq:4", "lsq:4", "off")(c)
-		c.Init, c.Float.Epochs, c.Quantized.Epochs = filepath.Join(folder, CheckpointFile), 0, 0
-	})
-	result := r.complete(t)
-	require.Equal(t, from.saved.Metrics[3].Accuracy, *result.Accuracy.Float)
-}
-
-// Quantization without training takes the nearest values.
-func TestSearchWithoutTraining(t *testing.T) {
-	folder := t.TempDir()
-	float := newRig(t, folder, func(c *Config) { searching("none", "none", "off")(c) })
-	float.complete(t)
-	r := newRig(t, t.TempDir(), func(c *Config) {
-		searching("lbw:3", "linear:8", "step")(c)
-		c.Init = filepath.Join(folder, CheckpointFile)
-	})
-	p := &PostTraining{Experiment: *r.Experiment, ReestimateBN: 200}
-	result, err := p.Run(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, 1.0, *result.Agreement)
-	require.Greater(t, *result.Accuracy.FakeQuant, *result.Accuracy.Float-0.15)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/goqat/goqat/datasets"
 	"github.com/goqat/goqat/internal/kernel"
@@ -276,6 +277,11 @@ type trainingGraph struct {
 }
 
 func newTrainingGraph(network *layers.Network, batch int, smoothing float64) (*trainingGraph, error) {
+	return newGraphOf(network, batch, smoothing, nil)
+}
+
+// newGraphOf makes the graph that trains one learned parameter of a network; nil for all of them.
+func newGraphOf(network *layers.Network, batch int, smoothing float64, only *layers.Param) (*trainingGraph, error) {
 	blocks, err := blocksOf(network, batch)
 	if err != nil {
 		return nil, err
@@ -297,12 +303,17 @@ func newTrainingGraph(network *layers.Network, batch int, smoothing float64) (*t
 	if g.value, err = result(loss); err != nil {
 		return nil, err
 	}
-	return g, g.differentiate(loss)
+	return g, g.differentiate(loss, only)
 }
 
-// differentiate adds the gradients of all learned parameters and compiles the graph.
-func (g *trainingGraph) differentiate(loss *gorgonia.Node) error {
+// differentiate adds the gradients of one learned parameter, or all, and compiles the graph. Those behind the one come with
+// it: the paths of a residual sum must all have a gradient.
+func (g *trainingGraph) differentiate(loss *gorgonia.Node, only *layers.Param) error {
 	learned, nodes := g.pass.Learned()
+	if only != nil {
+		from := slices.Index(learned, only)
+		learned, nodes = learned[from:], nodes[from:]
+	}
 	gradients, err := gorgonia.Grad(loss, nodes...)
 	if err != nil {
 		return fmt.Errorf("train: gradients: %w", err)
@@ -314,7 +325,9 @@ func (g *trainingGraph) differentiate(loss *gorgonia.Node) error {
 		}
 		g.parameters = append(g.parameters, Parameter{Name: p.Name, Value: p.Data(), Gradient: gradient, Group: Group{Rate: p.Rate, Decay: p.Decay}})
 	}
-	g.learned = learned
+	if g.learned = learned; only != nil {
+		g.learned, g.parameters = learned[:1], g.parameters[:1]
+	}
 	g.machine = gorgonia.NewTapeMachine(g.pass.Graph)
 	return nil
 }

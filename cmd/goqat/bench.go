@@ -116,7 +116,7 @@ func (b *benchCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&b.model, "model", "resnet20b", "network; see goqat list models (with --peer: this one only, default all that the peer has)")
 	f.IntVar(&b.batch, "batch", 128, "images of a step (not with --peer)")
 	f.IntVar(&b.threads, "threads", 2, "threads")
-	f.StringVar(&b.weights, "weights", "lsq:4", "method of the weights, NAME:BITS[,OPTION…], or none; see goqat list methods")
+	f.StringVar(&b.weights, "weights", "lsq:4", "method of the weights, NAME:BITS[,OPTION…], a codebook NAME[:OPTION…], or none; see goqat list methods")
 	f.StringVar(&b.acts, "acts", "lsq:4", "method of the activations")
 	f.IntVar(&b.steps, "steps", 10, "timed steps, after three to warm up")
 	f.StringVar(&b.peer, "peer", "", "Python script to compare training steps with")

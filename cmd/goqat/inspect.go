@@ -73,7 +73,7 @@ training. A PyTorch or safetensors file needs --model and --weights. A .goq file
 	}
 	f := c.Flags()
 	f.StringVar(&i.model, "model", "", "network that the weights of a PyTorch or safetensors file belong to")
-	f.StringVar(&i.weights, "weights", "", "quantize the weights by this method instead, NAME:BITS[,OPTION…]")
+	f.StringVar(&i.weights, "weights", "", "quantize the weights by this method instead, NAME:BITS[,OPTION…] or a codebook NAME[:OPTION…]")
 	f.IntVar(&i.edgeBits, "edge-bits", train.DefaultConfig().EdgeBits, "bits of the first and the last layer with --weights; 0 for those of the others (default of a run: its own)")
 	f.StringVar(&i.data, "data", "", "data set whose images the network of --model takes, where its weights do not tell their size")
 	f.StringVar(&i.dataDir, "data-dir", "", "folder of the data set's files")

@@ -90,8 +90,15 @@ func methodNames(bits func(*quantops.Spec) quantops.Bits) []string {
 	return names
 }
 
+// weightMethods returns those of weights, and the methods that have codebooks without bits.
 func weightMethods() []string {
-	return methodNames(func(s *quantops.Spec) quantops.Bits { return s.Weights })
+	names := methodNames(func(s *quantops.Spec) quantops.Bits { return s.Weights })
+	for _, s := range quantops.All() {
+		if s.NewCodebook != nil && s.Weights.Max == 0 {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 func activationMethods() []string {
@@ -107,7 +114,7 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.Normalize, "normalize", c.Normalize, "normalization of pixels instead of the data set's own: "+strings.Join(datasets.Normalizations(), ", "))
 	f.IntVar(&c.AugmentPad, "augment-pad", c.AugmentPad, "pad training images by so many zeros and crop them at random")
 	f.BoolVar(&c.AugmentFlip, "augment-flip", c.AugmentFlip, "mirror training images at random")
-	f.StringVar(&t.weights, "weights", c.Weights.String(), "method of the weights, NAME:BITS[,OPTION…], or none; see goqat list methods")
+	f.StringVar(&t.weights, "weights", c.Weights.String(), "method of the weights, NAME:BITS[,OPTION…], a codebook NAME[:OPTION…], or none; see goqat list methods")
 	f.StringVar(&t.acts, "acts", c.Acts.String(), "method of the activations")
 	f.IntVar(&c.EdgeBits, "edge-bits", c.EdgeBits, "bits of the first and the last layer; 0 for those of the others")
 	f.BoolVar(&c.FoldBN, "fold-bn", c.FoldBN, "quantize weights as the batch normalization after them scales them (running statistics), in the quantized network")
