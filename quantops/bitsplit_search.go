@@ -206,7 +206,7 @@ func (t *bitTask) setBits(b *bitOutput, plane, g int, changes []float32) {
 	bits, product, cross := b.planes[plane][first:][:n], b.product[first:][:n], b.cross[first:][:n]
 	for i, diagonal := range t.diagonal[first:][:n] {
 		square := float64(step * diagonal)
-		bit := ternary(float64(b.scale*product[i])-cross[i]-float64(square*float64(bits[i])), square)
+		bit := bestBit(float64(b.scale*product[i])-cross[i]-float64(square*float64(bits[i])), square)
 		if bit != bits[i] && diagonal > 0 {
 			t.change(b, g, i, int(bit-bits[i])*worth, changes)
 			bits[i] = bit
@@ -241,8 +241,8 @@ func (t *bitTask) change(b *bitOutput, g, i, by int, changes []float32) {
 	}
 }
 
-// ternary is the best of -1, 0 and 1 for a bit, from half the derivative of the error at 0 and half the second one.
-func ternary(derivative, square float64) int8 {
+// bestBit is the best of -1, 0 and 1 for a bit, from half the derivative of the error at 0 and half the second one.
+func bestBit(derivative, square float64) int8 {
 	switch {
 	case 2*derivative >= square && derivative > 0:
 		return -1
