@@ -17,7 +17,7 @@ func Decode(data []byte) (*Model, error) {
 	if err := checkHeader(data); err != nil {
 		return nil, err
 	}
-	r := &reader{data: data, offset: headerLength, end: len(data)}
+	r := &reader{data: data, offset: headerLength, end: len(data), version: binary.LittleEndian.Uint32(data[4:])}
 	m := &Model{}
 	r.section(sectionMetadata, func() { m.Metadata = r.metadata() })
 	r.section(sectionClasses, func() { m.Classes = r.classes() })
@@ -49,8 +49,8 @@ func checkHeader(data []byte) error {
 	if string(data[:4]) != magic {
 		return &FormatError{Offset: 0, Reason: fmt.Sprintf("starts with %q: want %q", data[:4], magic)}
 	}
-	if version := binary.LittleEndian.Uint32(data[4:]); version != formatVersion {
-		return &FormatError{Offset: 4, Reason: fmt.Sprintf("version %d: want %d", version, formatVersion)}
+	if version := binary.LittleEndian.Uint32(data[4:]); version != plainVersion && version != vectorVersion {
+		return &FormatError{Offset: 4, Reason: fmt.Sprintf("version %d: want %d or %d", version, plainVersion, vectorVersion)}
 	}
 	payload := data[headerLength:]
 	if length := binary.LittleEndian.Uint64(data[8:]); length != uint64(len(payload)) || length > maxPayload {
@@ -66,6 +66,7 @@ func checkHeader(data []byte) error {
 type reader struct {
 	data        []byte
 	offset, end int
+	version     uint32
 	err         error
 }
 
@@ -184,6 +185,9 @@ func (r *reader) layers() []Layer {
 			return nil
 		}
 	}
+	if want := versionOf(layers); want != r.version {
+		r.fail("no codes of vectors in a file of version %d: want version %d", r.version, want)
+	}
 	return layers
 }
 
@@ -221,13 +225,16 @@ func (r *reader) weights() Weights {
 	if w.Bits < 1 || w.Bits > maxWeightBits {
 		r.fail("weights of %d bits: want 1 to %d", w.Bits, maxWeightBits)
 	}
-	w.Codes = r.codes(elements, w.Bits)
+	if r.version == vectorVersion {
+		w.Vector = r.vector(elements / max(1, w.Shape[0]))
+	}
+	w.Codes = r.codes(elements/max(1, w.Vector), w.Bits)
 	planes := int(r.u8())
 	if planes < 1 || planes > maxPlanes {
 		r.fail("weights of %d planes: want 1 to %d", planes, maxPlanes)
 	}
 	for p := 0; p < planes && r.err == nil; p++ {
-		w.Planes = append(w.Planes, Plane{Table: r.table(w.Bits), Scale: r.scales(w.Shape[0])})
+		w.Planes = append(w.Planes, Plane{Table: r.table(max(1, w.Vector) << w.Bits), Scale: r.scales(w.Shape[0])})
 	}
 	return w
 }
@@ -244,8 +251,20 @@ func (r *reader) codes(count int, bits uint8) []uint16 {
 	return codes
 }
 
-func (r *reader) table(bits uint8) []int8 {
-	table := make([]int8, r.count(1<<bits, 1))
+// vector reads how many of the weights of an output a code stands for; 0 for one alone.
+func (r *reader) vector(each int) int {
+	d := r.u32()
+	if r.err == nil && (d < 1 || each%d != 0) {
+		r.fail("vectors of %d weights: want a divisor of the %d weights of an output", d, each)
+	}
+	if r.err != nil || d == 1 {
+		return 0
+	}
+	return d
+}
+
+func (r *reader) table(entries int) []int8 {
+	table := make([]int8, r.count(entries, 1))
 	for code := range table {
 		table[code] = int8(r.u8())
 	}

@@ -11,7 +11,7 @@
 // values of the program, which a convolution takes in both. Staircases lead to such levels: they compare wide numbers
 // with bounds.
 //
-// # The .goq file, version 1
+// # The .goq file, versions 1 and 2
 //
 // This section is complete: a reader can be written from it alone. All numbers are little-endian. u8, u16,
 // u32 and u64 are unsigned, i32 and i64 two's complement, f32 and f64 IEEE 754. A string is a u16 length
@@ -20,7 +20,7 @@
 // Header, 48 bytes:
 //
 //	4 bytes  "GOQ" and a zero byte
-//	u32      version, 1
+//	u32      version: 2 where codes of any layer stand for vectors of weights, else 1
 //	u64      length of the payload, which is the rest of the file, below 2^31
 //	32 bytes SHA-256 of the payload
 //
@@ -39,16 +39,19 @@
 //	string     name
 //	u8         rank, 2 or 4; then as many u32: [O][I] or [O][I][KH][KW], I the channels of one group
 //	u8         bits of a code, 1 to 16
-//	ceil(e * bits / 8) bytes: the codes, row-major; code i takes bits i*bits to (i+1)*bits-1 of the byte
+//	u32        d, weights of a code: a divisor of e / O. Version 1 does not have this number; d is 1
+//	ceil(e/d * bits / 8) bytes: the codes, row-major; code i takes bits i*bits to (i+1)*bits-1 of the byte
 //	           sequence, bit k being bit k%8 (0 the lowest) of byte k/8, its lowest bit first. Bits
 //	           left over in the last byte are 0
 //	u8         count of planes, 1 to 8; each plane:
-//	             2^bits bytes: table, an int8 for each code
+//	             d * 2^bits bytes: table, d times int8 for each code
 //	             u8 form of the scales: bit 0 set: one number for all channels, else O; bit 1 set: f32, else f64
 //	             the scales
 //	u8         1 if biases follow, else 0; then O times f32
 //
-// A weight's value is the sum over planes of scale[o] * table[code]. Scales and biases tell what the integers
+// A code stands for d weights that follow each other, row-major: weight i for the entry t = code[i / d] * d + i % d
+// of a table, the quotient rounded down, which is code[i] where d is 1. What is called table[code[o][...]] below is entry
+// t of that weight. Its value is the sum over planes of scale[o] * table[t]. Scales and biases tell what the integers
 // of the trained layer are worth; the program does not need them.
 //
 // The program:
@@ -84,7 +87,7 @@
 //
 // Each value is a tensor of integers x[c][y][x] and has a zero point. A requantizer's output has its zero, the
 // coded image the one above, maxpool, flatten and sample keep their input's, avgpool has 0, a staircase what it makes of
-// its input's. Inputs of conv and linear, zero points included, lie in 0..255 or in -128..127.
+// its input's, or 0 where its only values are v and -v. Inputs of conv and linear, zero points included, lie in 0..255 or in -128..127.
 //
 //	conv        acc_p = sum over i, ky, kx of x[g*I + i][y*sy + ky - top][x*sx + kx - left] * table_p[code[o][i][ky][kx]]
 //	            with g = o / (O / groups) rounded down; x outside the input is the input's zero point.

@@ -15,7 +15,7 @@ func Encode(m *Model) ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	w := &writer{data: make([]byte, headerLength)}
+	w := &writer{data: make([]byte, headerLength), version: versionOf(m.Layers)}
 	w.section(sectionMetadata, func() { w.metadata(m.Metadata) })
 	w.section(sectionClasses, func() { w.classes(m.Classes) })
 	w.section(sectionInput, func() {
@@ -33,15 +33,15 @@ func Encode(m *Model) ([]byte, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	writeHeader(w.data)
+	writeHeader(w.data, w.version)
 	return w.data, nil
 }
 
 // writeHeader fills in the header of a file whose payload is in place.
-func writeHeader(file []byte) {
+func writeHeader(file []byte, version uint32) {
 	payload := file[headerLength:]
 	copy(file, magic)
-	binary.LittleEndian.PutUint32(file[4:], formatVersion)
+	binary.LittleEndian.PutUint32(file[4:], version)
 	binary.LittleEndian.PutUint64(file[8:], uint64(len(payload)))
 	sum := sha256.Sum256(payload)
 	copy(file[16:], sum[:])
@@ -49,8 +49,19 @@ func writeHeader(file []byte) {
 
 // writer appends the format's items and keeps the first error.
 type writer struct {
-	data []byte
-	err  error
+	data    []byte
+	version uint32
+	err     error
+}
+
+// versionOf returns the oldest version of the format that holds the layers.
+func versionOf(layers []Layer) uint32 {
+	for i := range layers {
+		if layers[i].Weights.Vector > 1 {
+			return vectorVersion
+		}
+	}
+	return plainVersion
 }
 
 func (w *writer) fail(format string, arguments ...any) {
@@ -140,6 +151,9 @@ func (w *writer) layer(l *Layer) {
 	w.u8(uint8(len(l.Weights.Shape)))
 	w.u32(l.Weights.Shape...)
 	w.u8(l.Weights.Bits)
+	if w.version == vectorVersion {
+		w.u32(max(1, l.Weights.Vector))
+	}
 	w.data = packCodes(w.data, l.Weights.Codes, l.Weights.Bits)
 	w.u8(uint8(len(l.Weights.Planes)))
 	for _, plane := range l.Weights.Planes {

@@ -12,7 +12,8 @@ import (
 // The .goq file's fixed parts; the package comment describes the rest.
 const (
 	magic         = "GOQ\x00"
-	formatVersion = 1
+	plainVersion  = 1
+	vectorVersion = 2 // where codes of a layer stand for vectors of weights
 	headerLength  = 48
 	maxPayload    = 1<<31 - 1
 )

@@ -162,7 +162,8 @@ var defects = map[string]struct {
 	"truncated-payload":  {func(_ testing.TB, d []byte) []byte { return d[:len(d)-1] }, "want equal numbers"},
 	"appended-byte":      {func(_ testing.TB, d []byte) []byte { return append(d, 0) }, "want equal numbers"},
 	"wrong-magic":        {func(_ testing.TB, d []byte) []byte { d[3] = '1'; return d }, `starts with "GOQ1"`},
-	"wrong-version":      {func(_ testing.TB, d []byte) []byte { d[4] = 2; return d }, "version 2: want 1"},
+	"later-version":      {func(_ testing.TB, d []byte) []byte { d[4] = 2; return sealed(d) }, "size 2161900467"},
+	"wrong-version":      {func(_ testing.TB, d []byte) []byte { d[4] = 3; return d }, "version 3: want 1 or 2"},
 	"wrong-checksum":     {func(_ testing.TB, d []byte) []byte { d[20] ^= 1; return d }, "checksum differs"},
 	"flipped-bit":        {func(_ testing.TB, d []byte) []byte { d[len(d)-9] ^= 1; return d }, "checksum differs"},
 	"huge-length":        {func(_ testing.TB, d []byte) []byte { d[15] = 0x80; return d }, "want equal numbers below 2^31"},
@@ -225,9 +226,9 @@ func at(mark string, distance int, bytes ...byte) func(testing.TB, []byte) []byt
 	}
 }
 
-// sealed gives an edited payload a right header.
+// sealed gives an edited payload a right header, of the version that is there.
 func sealed(data []byte) []byte {
-	integer.WriteHeader(data)
+	integer.WriteHeader(data, max(1, uint32(data[4])))
 	return data
 }
 
@@ -235,6 +236,81 @@ func defectFree(t *testing.T) []byte {
 	model, _ := build(t, "averaging", 37, 0)
 	model.Metadata = map[string]string{"key1": "value1", "key2": "value2"}
 	return encode(t, model)
+}
+
+// vectorDefects are edits of the network whose codes stand for vectors. Layer "first" begins with its name, rank, four sizes, bits and the
+// weights of a vector; 24 codes of 3 bits follow, and a table of 72 entries.
+var vectorDefects = map[string]struct {
+	edit func(t testing.TB, data []byte) []byte
+	want string
+}{
+	"earlier-version": {func(_ testing.TB, d []byte) []byte { d[4] = 1; return sealed(d) }, "weights of 147 planes"},
+	"no-vector":       {at("first", 5+1+16+1, 0), "vectors of 0 weights: want a divisor of the 36 weights of an output"},
+	"odd-vector":      {at("first", 5+1+16+1, 8), "vectors of 8 weights: want a divisor of the 36 weights of an output"},
+	"long-vector":     {at("first", 5+1+16+1, 72), "vectors of 72 weights: want a divisor of the 36 weights of an output"},
+	"huge-vector":     {at("first", 5+1+16+1, 0, 0, 0, 0x40), "vectors of 1073741824 weights"},
+	"negative-vector": {at("first", 5+1+16+1, 0, 0, 0, 0x80), "size 2147483648"},
+	"more-codes":      {at("first", 5+1+16+1, 1), "weights of 224 planes"},
+}
+
+func TestDecodeRefusesDefectsOfVectors(t *testing.T) {
+	model, _ := build(t, "vectors", 40, 0)
+	data := encode(t, model)
+	for name, c := range vectorDefects {
+		_, err := integer.Decode(c.edit(t, slices.Clone(data)))
+		var format *integer.FormatError
+		require.ErrorAs(t, err, &format, name)
+		require.ErrorContains(t, err, c.want, name)
+	}
+}
+
+// A file has the version that its layers need, and codes of one weight are as they ever were.
+func TestVersionOfFile(t *testing.T) {
+	m := newMirror(t, 41, integer.Shape{Channels: 1, Height: 1, Width: 1})
+	plain, vectors := m.weights(4, 1, 3, 8), m.vectors(4, 2, 2, 3, 8)
+	save := func(weights ...*integer.Weights) []byte {
+		model := &integer.Model{Input: m.input, Metadata: map[string]string{}}
+		for _, w := range weights {
+			model.Layers = append(model.Layers, integer.Layer{Name: "x", Weights: *w})
+		}
+		data := encode(t, model)
+		decoded, err := integer.Decode(data)
+		require.NoError(t, err)
+		require.Equal(t, data, encode(t, decoded))
+		for i, w := range weights {
+			require.Equal(t, w.Decode(), decoded.Layers[i].Weights.Decode())
+		}
+		return data
+	}
+	data := save(plain)
+	require.EqualValues(t, 1, data[4])
+	plain.Vector = 1
+	require.Equal(t, data, save(plain))
+	require.EqualValues(t, 2, save(plain, vectors)[4])
+
+	at := find(t, data, "LAYR")
+	data[at+4] += 4
+	data = slices.Insert(data, at+8+2+3+1+8+1, 1, 0, 0, 0) // behind the count, name, rank, sizes and bits
+	data[4] = 2
+	_, err := integer.Decode(sealed(data))
+	require.ErrorContains(t, err, "no codes of vectors in a file of version 2: want version 1")
+}
+
+func TestWeightsOfVectorsAreChecked(t *testing.T) {
+	for want, change := range map[string]func(w *integer.Weights){
+		"vectors of 3 weights for shape [3 8]: want a divisor of 8":  func(w *integer.Weights) { w.Vector = 3 },
+		"vectors of -4 weights for shape [3 8]: want a divisor of 8": func(w *integer.Weights) { w.Vector = -4 },
+		"6 weight codes for shape [3 8]: want 12":                    func(w *integer.Weights) { w.Vector = 2 },
+		"weights of 3 bits with a table of 16 entries":               func(w *integer.Weights) { w.Bits = 3 },
+		"weight table of 15 entries":                                 func(w *integer.Weights) { w.Planes[0].Table = w.Planes[0].Table[:15] },
+		"tables of different lengths":                                func(w *integer.Weights) { w.Planes[1].Table = w.Planes[1].Table[:8] },
+		"weight code 4 at 5: want less than 4":                       func(w *integer.Weights) { w.Codes[5] = 4 },
+	} {
+		w := newMirror(t, 42, integer.Shape{Channels: 1, Height: 1, Width: 1}).vectors(4, 2, 2, 3, 8)
+		require.NoError(t, w.Validate())
+		change(w)
+		require.ErrorContains(t, w.Validate(), want)
+	}
 }
 
 func TestDecodeRefusesDefects(t *testing.T) {
@@ -321,12 +397,16 @@ func FuzzDecode(f *testing.F) {
 	for _, name := range []string{"INPT", "PROG"} {
 		f.Add(valid[48:find(f, valid, name)])
 	}
-	for _, name := range []string{"resnet", "prelu", "table", "planes"} { // kinds and numbers that the small file has not
+	for _, name := range []string{"resnet", "prelu", "table", "planes", "vectors"} { // kinds and numbers that the small file has not
 		m := newMirror(f, 38, networkInputs[name])
 		model, _ := m.output(networks[name](m))
 		f.Add(encode(f, model)[48:])
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		decodeAndRun(t, sealed(append(make([]byte, 48), payload...)))
+		for version := range 2 {
+			file := append(make([]byte, 48), payload...)
+			file[4] = byte(version + 1)
+			decodeAndRun(t, sealed(file))
+		}
 	})
 }

@@ -12,19 +12,20 @@ import (
 //
 // Levels travel in 8-bit carriers. Those of a uniform grid do so as codes, uint8 when Min >= 0 and int8 otherwise; those
 // of a Table as they are, in one byte plane or in two, see Split. Zero lies in [Min, Max], so the real number 0 has a
-// code of its own, which is also what convolutions pad with.
+// code of its own, which is also what convolutions pad with; but for signs,
+// two levels of one magnitude: their carriers have one more number, 0, for the padding.
 type Grid struct {
 	Bits           uint8   // width of a code, 1..8
 	Scale          float32 // what one unit of a level is worth, finite and positive
-	Zero, Min, Max int32   // code of the real number 0, smallest and largest code; with a Table the index of level 0, 0 and len(Levels)-1
+	Zero, Min, Max int32   // code of the real number 0, smallest and largest code, with a Table 0 and len(Levels)-1
 	Table          *Table  // what codes stand for where levels are not equally spaced; nil for uniform ones
 }
 
 // Table is the coding of activations of unequal steps: code q is worth Levels[q] * Scale, and the real number x has the
 // code #{i: Bounds[i] < x}.
 type Table struct {
-	Levels []int32   // 2 to 256, ascending, 0 among them, magnitudes up to 32639
-	Bounds []float32 // one less, finite, never descending, in the unit of x; x = 0 has the code of level 0
+	Levels []int32   // 2 to 256, ascending, 0 among them but for signs, magnitudes up to 32639
+	Bounds []float32 // one less, finite, never descending, in the unit of x; x = 0 has the code of level 0 where there is one
 }
 
 // MaxLevel is the largest magnitude of a level: what two byte planes hold, of which the low one is signed.
@@ -177,7 +178,7 @@ func (g Grid) AccumulatorSums(w *Weights) [][]int64 {
 //	T[i] = floor(Bounds[i] / unit)
 //
 // in float64, saturated to int32. Up to the rounding of that division v * unit > Bounds[i] exactly where v > T[i]; there is
-// none where unit is a power of two. The integer 0 always has the code of level 0.
+// none where unit is a power of two. The integer 0 always has the code of the real number 0.
 func (g Grid) Thresholds(unit float64) []int32 {
 	thresholds := make([]int32, len(g.Table.Bounds))
 	for i, bound := range g.Table.Bounds {
@@ -240,7 +241,8 @@ func (g Grid) validateTable() error {
 			return fmt.Errorf("integer: grid bound %v at %d: want finite numbers that never descend", bound, i)
 		}
 	}
-	if levels[g.Zero] != 0 || g.Code(0) != g.Zero {
+	signs := len(levels) == 2 && levels[0] == -levels[1]
+	if g.Code(0) != g.Zero || levels[g.Zero] != 0 && !signs {
 		return fmt.Errorf("integer: grid zero point %d has level %d, and 0 has the code %d: want level 0 and one code", g.Zero, levels[g.Zero], g.Code(0))
 	}
 	return nil

@@ -189,13 +189,31 @@ func TestTableValidate(t *testing.T) {
 		"bound no number":   {func(g *integer.Grid) { g.Table.Bounds[3] = nan }, "grid bound NaN at 3"},
 		"infinite bound":    {func(g *integer.Grid) { g.Table.Bounds[14] = float32(math.Inf(1)) }, "grid bound +Inf at 14"},
 		"no zero":           {func(g *integer.Grid) { g.Table.Levels[0] = -1 }, "grid zero point 0 has level -1"},
-		"zero elsewhere":    {func(g *integer.Grid) { g.Table.Bounds[0] = -0.1 }, "and 0 has the code 1: want level 0 and one code"},
+		"signs of two sizes": {func(g *integer.Grid) {
+			g.Max, g.Zero, g.Table = 1, 1, &integer.Table{Levels: []int32{-1, 2}, Bounds: []float32{-1e-45}}
+		}, "grid zero point 1 has level 2"},
+		"sign of zero": {func(g *integer.Grid) {
+			g.Max, g.Zero, g.Table = 1, 0, &integer.Table{Levels: []int32{-1, 1}, Bounds: []float32{-1e-45}}
+		}, "and 0 has the code 1"},
+		"zero elsewhere": {func(g *integer.Grid) { g.Table.Bounds[0] = -0.1 }, "and 0 has the code 1: want level 0 and one code"},
 	} {
 		g := apot(0.1)
 		require.NoError(t, g.Validate())
 		c.change(&g)
 		require.ErrorContains(t, g.Validate(), c.want, name)
 	}
+}
+
+// Signs are the one grid without 0: it is worth a code all the same, the real one and the integer.
+func TestSigns(t *testing.T) {
+	g := integer.Grid{Bits: 1, Scale: 1, Zero: 1, Max: 1, Table: &integer.Table{Levels: []int32{-1, 1}, Bounds: []float32{-math.SmallestNonzeroFloat32}}}
+	require.NoError(t, g.Validate())
+	for x, want := range map[float32]int32{-3: -1, -1e-45: -1, 0: 1, 1e-45: 1, 3: 1} {
+		require.Equal(t, want, g.Level(g.Code(x)), "%v", x)
+	}
+	require.Equal(t, []int32{-1}, g.Thresholds(0.25))
+	require.EqualValues(t, 1, g.Magnitude())
+	require.Equal(t, []int32{1}, g.Factors())
 }
 
 // An integer lies above a threshold exactly where what it is worth lies above the bound, for units that are powers of two.

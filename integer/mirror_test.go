@@ -98,6 +98,19 @@ func (m *mirror) weights(bits uint8, planes int, shape ...int) *integer.Weights 
 	return w
 }
 
+// vectors draws a random tensor whose codes stand for d weights each.
+func (m *mirror) vectors(d int, bits uint8, planes int, shape ...int) *integer.Weights {
+	w := m.weights(bits, planes, shape...)
+	w.Vector, w.Codes = d, w.Codes[:len(w.Codes)/d]
+	for p := range w.Planes {
+		w.Planes[p].Table = make([]int8, d<<bits)
+		for i := range w.Planes[p].Table {
+			w.Planes[p].Table[i] = int8(m.random.IntN(256) - 128)
+		}
+	}
+	return w
+}
+
 func (m *mirror) bias(channels int) []float32 {
 	bias := make([]float32, channels)
 	for o := range bias {
@@ -108,9 +121,10 @@ func (m *mirror) bias(channels int) []float32 {
 
 // real returns what a weight is worth, in float64 throughout.
 func real(w *integer.Weights, i int) float64 {
-	sum, each := 0.0, len(w.Codes)/w.Shape[0]
+	d := max(1, w.Vector)
+	sum, each := 0.0, len(w.Codes)*d/w.Shape[0]
 	for _, plane := range w.Planes {
-		sum += plane.Scale[i/each] * float64(plane.Table[w.Codes[i]])
+		sum += plane.Scale[i/each] * float64(plane.Table[int(w.Codes[i/d])*d+i%d])
 	}
 	return sum
 }
@@ -423,6 +437,7 @@ var networks = map[string]func(m *mirror) twin{
 	"prelu":      preluNet,
 	"table":      tableNet,
 	"planes":     planesNet,
+	"vectors":    vectorsNet,
 }
 
 var networkInputs = map[string]integer.Shape{
@@ -434,6 +449,24 @@ var networkInputs = map[string]integer.Shape{
 	"prelu":      {Channels: 3, Height: 7, Width: 6},
 	"table":      {Channels: 2, Height: 9, Width: 8},
 	"planes":     {Channels: 3, Height: 9, Width: 8},
+	"vectors":    {Channels: 4, Height: 7, Width: 8},
+}
+
+// vectorsNet has codes that stand for kernels, for those of two channels, for channels of groups, for outputs as a whole and
+// for parts of a row of a matrix, in one plane and in two.
+func vectorsNet(m *mirror) twin {
+	same := integer.ConvGeometry{PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}
+	x := m.image(asymmetric(0.02))
+	x = m.quantize(m.relu(m.conv("first", x, m.vectors(9, 3, 1, 6, 4, 3, 3), m.bias(6), same)), unsigned(8, 0.02))
+	grouped := same
+	grouped.Groups = 2
+	x = m.quantize(m.relu(m.conv("grouped", x, m.vectors(27, 2, 2, 8, 3, 3, 3), nil, grouped)), unsigned(8, 0.02))
+	depthwise := same
+	depthwise.Groups = 8
+	x = m.quantize(m.conv("depthwise", x, m.vectors(3, 4, 1, 8, 1, 3, 3), nil, depthwise), asymmetric(0.02))
+	x = m.quantize(m.conv("pairs", x, m.vectors(18, 4, 1, 5, 8, 3, 3), m.bias(5), integer.ConvGeometry{}), signed(8, 0.02))
+	x = m.quantize(m.linear("plain", m.flatten(x), m.weights(4, 1, 12, x.value.Shape().Len()), m.bias(12)), signed(8, 0.02))
+	return m.linear("last", x, m.vectors(4, 2, 1, 3, 12), m.bias(3))
 }
 
 // lenet is LeNet-5 with weights of 4 bits, of 8 in the first and last layer.

@@ -116,6 +116,7 @@ func (o *operation) prepare(w *IntegerWeights, in []*buffer) {
 	}
 	o.blocks = blocks(geometry.Groups, shape[0]/geometry.Groups, shape[1])
 	o.pixels = kernel.DotPixels
+	decoded := w.decode()
 	for i := range o.blocks {
 		b := &o.blocks[i]
 		for k := range in {
@@ -124,8 +125,8 @@ func (o *operation) prepare(w *IntegerWeights, in []*buffer) {
 				continue
 			}
 			var planes []*kernel.ByteWeights
-			for _, table := range w.Tables {
-				planes = append(planes, b.pack(shape, w.Codes, table, len(o.blocks) == 1, in[k].offset))
+			for _, levels := range decoded {
+				planes = append(planes, b.pack(shape, levels, len(o.blocks) == 1, in[k].offset))
 			}
 			b.planes = append(b.planes, planes)
 		}
@@ -134,9 +135,9 @@ func (o *operation) prepare(w *IntegerWeights, in []*buffer) {
 	}
 }
 
-// pack packs one plane of weights of the given shape. A block of all inputs sees the pixels under a row of the kernel as
+// pack packs one plane of weights, their levels in the order of the given shape. A block of all inputs sees the pixels under a row of the kernel as
 // one, since their channels lie side by side.
-func (b *block) pack(shape []int, codes []uint16, table []int8, whole bool, offset int32) *kernel.ByteWeights {
+func (b *block) pack(shape []int, levels []int8, whole bool, offset int32) *kernel.ByteWeights {
 	inputs, rows, columns := shape[1], shape[2], shape[3]
 	weights := make([]int8, b.outputs*b.inputs*rows*columns)
 	perGroup := b.outputs * inputs / b.inputs
@@ -148,7 +149,7 @@ func (b *block) pack(shape []int, codes []uint16, table []int8, whole bool, offs
 				if whole {
 					to = ((o*columns+tap%columns)*b.inputs+input)*rows + tap/columns
 				}
-				weights[to] = table[codes[((b.output+o)*inputs+i)*rows*columns+tap]]
+				weights[to] = levels[((b.output+o)*inputs+i)*rows*columns+tap]
 			}
 		}
 	}

@@ -99,6 +99,14 @@ func (s *Steps) index(x int32) int {
 	return sort.Search(len(s.Bounds), func(i int) bool { return s.Bounds[i] >= x })
 }
 
+// zero returns the zero point of the values of an input with that zero point. Signs have none among their values; theirs is 0.
+func (s *Steps) zero(in int32) int32 {
+	if len(s.Values) == 2 && s.Values[0] == -s.Values[1] {
+		return 0
+	}
+	return s.at(in)
+}
+
 // at returns the value of x.
 func (s *Steps) at(x int32) int32 { return int32(s.Values[s.index(x)]) }
 

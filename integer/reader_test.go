@@ -40,6 +40,7 @@ type goqNode struct {
 }
 
 type goqFile struct {
+	version        int
 	classes        int
 	channels, h, w int
 	layers         []goqLayer
@@ -69,8 +70,9 @@ func (f *goqFile) skipString() { f.bytes(f.u16()) }
 
 // readGoq reads a whole file.
 func readGoq(t *testing.T, file []byte) *goqFile {
-	require.Equal(t, "GOQ\x00\x01\x00\x00\x00", string(file[:8]))
-	f := &goqFile{payload: file[48:]}
+	require.Equal(t, "GOQ\x00", string(file[:4]))
+	f := &goqFile{version: int(binary.LittleEndian.Uint32(file[4:])), payload: file[48:]}
+	require.Contains(t, []int{1, 2}, f.version)
 	require.EqualValues(t, len(f.payload), binary.LittleEndian.Uint64(file[8:]))
 	sum := sha256.Sum256(f.payload)
 	require.Equal(t, sum[:], file[16:48])
@@ -115,19 +117,26 @@ func (f *goqFile) layer() (l goqLayer) {
 		l.dimensions = append(l.dimensions, f.u32())
 		elements *= l.dimensions[len(l.dimensions)-1]
 	}
-	bits := f.u8()
-	packed := f.bytes((elements*bits + 7) / 8)
-	for i := range elements {
+	bits, vector := f.u8(), 1
+	if f.version == 2 {
+		vector = f.u32()
+	}
+	packed := f.bytes((elements/vector*bits + 7) / 8)
+	var codes []int
+	for i := range elements / vector {
 		code := 0
 		for k := range bits {
 			bit := i*bits + k
 			code |= int(packed[bit/8]>>(bit%8)&1) << k
 		}
-		l.codes = append(l.codes, code)
+		codes = append(codes, code)
+	}
+	for i := range elements {
+		l.codes = append(l.codes, codes[i/vector]*vector+i%vector)
 	}
 	for n := f.u8(); n > 0; n-- {
 		var table []int
-		for range 1 << bits {
+		for range vector << bits {
 			table = append(table, f.s8())
 		}
 		l.tables = append(l.tables, table)
@@ -274,6 +283,9 @@ func (f *goqFile) run(image []byte) []int64 {
 			values = append(values, goqSample(n, in))
 		case 9:
 			out := goqValue{in.c, in.h, in.w, int(n.step(int64(in.zero))), nil}
+			if len(n.values) == 2 && n.values[0]+n.values[1] == 0 {
+				out.zero = 0
+			}
 			for _, x := range in.x {
 				out.x = append(out.x, n.step(x))
 			}

@@ -47,6 +47,9 @@ func (v Value) Wide() (scale float64, bound int64, ok bool) {
 	return v.scale, v.bound, v.kind == wideValue
 }
 
+// Sloped reports whether the value is pending behind a PReLU, whose numbers can't be scaled by channel any more.
+func (v Value) Sloped() bool { return v.kind == pendingValue && v.pending.affine.Slope != nil }
+
 // twoPlanes reports whether the value is levels that no byte holds.
 func (v Value) twoPlanes() bool { return v.kind == codesValue && len(v.planes) > 1 }
 

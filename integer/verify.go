@@ -156,7 +156,7 @@ func (pl *plan) addCost(n *Node, in, out Shape, weights *IntegerWeights) error {
 	}
 	perOutput := int64(n.Window.Height) * int64(n.Window.Width)
 	if weights != nil {
-		perOutput = int64(len(n.Inputs)) * int64(len(weights.Codes)/weights.Shape[0])
+		perOutput = int64(len(n.Inputs)) * int64(weights.each())
 	}
 	// Saturates rather than overflows: terms stay below 2^62.
 	pl.cost.Operations = min(pl.cost.Operations, 1<<62) + int64(out.Len())*perOutput
@@ -281,7 +281,7 @@ func (s *Steps) outputRange(in valueRange) (zero int32, span interval, err error
 		return 0, interval{}, fmt.Errorf("staircase values cover [%d, %d]: want a range that 8 bits hold", all.low, all.high)
 	}
 	// Every value of the input is an int32, as is its zero point.
-	zero = s.at(in.zero)
+	zero = s.zero(in.zero)
 	span = interval{int64(zero), int64(zero)}
 	for _, v := range s.Values[s.index(int32(in.span.low)) : s.index(int32(in.span.high))+1] {
 		span = span.with(int64(v))

@@ -21,19 +21,23 @@ const (
 	maxSteps        = 256
 )
 
-// Weights is a weight tensor as integers: one code per weight and what the codes are worth.
+// Weights is a weight tensor as integers: one code per weight, or per vector of weights, and what the codes are worth.
 //
 //	w[o, ...] = sum over planes p of Scale_p[o] * Table_p[code[o, ...]]
+//
+// With a Vector of d weights, those of an output in their order are cut into vectors of d, each of which has a code that stands for
+// d entries: weight i of the tensor is Table_p[code[i/d]*d + i%d].
 type Weights struct {
 	Shape  []int    // [O][I][KH][KW] or [O][I]; I counts the channels of one group
 	Bits   uint8    // width of a code, 1..16
+	Vector int      // weights of a code, a divisor of those of an output; 0 means 1
 	Codes  []uint16 // row-major, each below 2^Bits
 	Planes []Plane  // 1..8
 }
 
 // Plane is one term of a weight's value.
 type Plane struct {
-	Table []int8    // 2^Bits entries: the integer that each code stands for
+	Table []int8    // 2^Bits times Vector entries: the integers that each code stands for
 	Scale []float64 // [O]: what one unit of Table is worth, finite
 }
 
@@ -52,8 +56,8 @@ func (w *Weights) Validate() error {
 	if err := w.integers().validate(); err != nil {
 		return err
 	}
-	if w.Bits < 1 || w.Bits > maxWeightBits || len(w.Planes[0].Table) != 1<<w.Bits {
-		return fmt.Errorf("integer: weights of %d bits with a table of %d entries: want 1 to 16 bits and 2^bits entries", w.Bits, len(w.Planes[0].Table))
+	if w.Bits < 1 || w.Bits > maxWeightBits || len(w.Planes[0].Table) != max(1, w.Vector)<<w.Bits {
+		return fmt.Errorf("integer: weights of %d bits with a table of %d entries: want 1 to 16 bits and 2^bits entries for each weight of a vector", w.Bits, len(w.Planes[0].Table))
 	}
 	for p, plane := range w.Planes {
 		if len(plane.Scale) != w.Shape[0] {
@@ -72,17 +76,24 @@ func (w *Weights) Validate() error {
 // planes, each product rounded to float64 first, and the sum is rounded to float32 once; with one
 // plane whose scale is a float32 that is the float32 product.
 func (w *Weights) Decode() []float32 {
-	values := make([]float32, len(w.Codes))
-	each := len(w.Codes) / w.Shape[0]
-	for i, code := range w.Codes {
+	planes := w.Levels()
+	values := make([]float32, len(planes[0]))
+	each := len(values) / w.Shape[0]
+	for i := range values {
 		sum := 0.0
-		for _, plane := range w.Planes {
-			sum += float64(plane.Scale[i/each] * float64(plane.Table[code]))
+		for p, levels := range planes {
+			sum += float64(w.Planes[p].Scale[i/each] * float64(levels[i]))
 		}
 		values[i] = float32(sum)
 	}
 	return values
 }
+
+// Levels returns the integers that the codes stand for in each plane, [plane][weight] in the order of the shape.
+func (w *Weights) Levels() [][]int8 { return w.integers().decode() }
+
+// Count returns the number of weights.
+func (w *Weights) Count() int { return len(w.Codes) * max(1, w.Vector) }
 
 // Bound returns, per plane and output channel, the largest magnitude that an accumulator (and each of
 // its partial sums) can reach when no input exceeds inputMax in magnitude: sum |Table[code]| * inputMax.
@@ -111,7 +122,7 @@ func (w *Weights) Sum() [][]int64 {
 
 // clone returns a copy that shares no memory.
 func (w *Weights) clone() Weights {
-	c := Weights{Shape: slices.Clone(w.Shape), Bits: w.Bits, Codes: slices.Clone(w.Codes)}
+	c := Weights{Shape: slices.Clone(w.Shape), Bits: w.Bits, Vector: w.Vector, Codes: slices.Clone(w.Codes)}
 	for _, plane := range w.Planes {
 		c.Planes = append(c.Planes, Plane{Table: slices.Clone(plane.Table), Scale: slices.Clone(plane.Scale)})
 	}
@@ -124,23 +135,30 @@ func (w *Weights) integers() *IntegerWeights {
 	for p, plane := range w.Planes {
 		tables[p] = plane.Table
 	}
-	return &IntegerWeights{Shape: w.Shape, Codes: w.Codes, Tables: tables}
+	return &IntegerWeights{Shape: w.Shape, Vector: w.Vector, Codes: w.Codes, Tables: tables}
 }
 
 // IntegerWeights is what the engine knows of a weight tensor: its codes and the integers they stand
 // for. What those are worth has gone into the requantizers.
 type IntegerWeights struct {
 	Shape  []int    // as in Weights
+	Vector int      // as in Weights
 	Codes  []uint16 // as in Weights
-	Tables [][]int8 // [plane][2^bits]
+	Tables [][]int8 // [plane][2^bits times Vector]
 }
+
+// vector returns how many weights a code stands for.
+func (w *IntegerWeights) vector() int { return max(1, w.Vector) }
+
+// each returns the number of weights of an output.
+func (w *IntegerWeights) each() int { return len(w.Codes) * w.vector() / w.Shape[0] }
 
 // signedSum holds the sum of the positive and of the negative table entries of one output channel.
 type signedSum struct{ positive, negative int64 }
 
 // equal reports whether both are the same numbers.
 func (w *IntegerWeights) equal(v *IntegerWeights) bool {
-	return slices.Equal(w.Shape, v.Shape) && slices.Equal(w.Codes, v.Codes) &&
+	return slices.Equal(w.Shape, v.Shape) && w.vector() == v.vector() && slices.Equal(w.Codes, v.Codes) &&
 		slices.EqualFunc(w.Tables, v.Tables, slices.Equal[[]int8])
 }
 
@@ -149,24 +167,36 @@ func (w *IntegerWeights) sums() [][]signedSum {
 	sums := make([][]signedSum, len(w.Tables))
 	each := len(w.Codes) / w.Shape[0]
 	for p, table := range w.Tables {
+		worth := w.vectorSums(table)
 		sums[p] = make([]signedSum, w.Shape[0])
 		for o := range sums[p] {
 			for _, code := range w.Codes[o*each : (o+1)*each] {
-				sums[p][o].positive += int64(max(table[code], 0))
-				sums[p][o].negative += int64(min(table[code], 0))
+				sums[p][o].positive += worth[code].positive
+				sums[p][o].negative += worth[code].negative
 			}
 		}
 	}
 	return sums
 }
 
+// vectorSums returns the signed sums of the entries of every code.
+func (w *IntegerWeights) vectorSums(table []int8) []signedSum {
+	sums := make([]signedSum, len(table)/w.vector())
+	for i, level := range table {
+		sum := &sums[i/w.vector()]
+		sum.positive += int64(max(level, 0))
+		sum.negative += int64(min(level, 0))
+	}
+	return sums
+}
+
 // decode returns the integers that the codes stand for in each plane, row-major.
 func (w *IntegerWeights) decode() [][]int8 {
-	planes := make([][]int8, len(w.Tables))
+	planes, d := make([][]int8, len(w.Tables)), w.vector()
 	for p, table := range w.Tables {
-		planes[p] = make([]int8, len(w.Codes))
-		for i, code := range w.Codes {
-			planes[p][i] = table[code]
+		planes[p] = make([]int8, 0, len(w.Codes)*d)
+		for _, code := range w.Codes {
+			planes[p] = append(planes[p], table[int(code)*d:][:d]...)
 		}
 	}
 	return planes
@@ -181,8 +211,11 @@ func (w *IntegerWeights) validate() error {
 	if !ok {
 		return fmt.Errorf("integer: weight shape %v: want positive dimensions and less than 2^31 weights", w.Shape)
 	}
-	if len(w.Codes) != elements {
-		return fmt.Errorf("integer: %d weight codes for shape %v: want %d", len(w.Codes), w.Shape, elements)
+	if w.Vector < 0 || elements/w.Shape[0]%w.vector() != 0 {
+		return fmt.Errorf("integer: vectors of %d weights for shape %v: want a divisor of %d", w.Vector, w.Shape, elements/w.Shape[0])
+	}
+	if len(w.Codes) != elements/w.vector() {
+		return fmt.Errorf("integer: %d weight codes for shape %v: want %d", len(w.Codes), w.Shape, elements/w.vector())
 	}
 	if len(w.Tables) < 1 || len(w.Tables) > maxPlanes {
 		return fmt.Errorf("integer: weights of %d planes: want 1 to %d", len(w.Tables), maxPlanes)
@@ -192,12 +225,12 @@ func (w *IntegerWeights) validate() error {
 
 // validateTables checks that all tables have one power-of-two length and that every code is an index.
 func (w *IntegerWeights) validateTables() error {
-	length := len(w.Tables[0])
-	if length < 2 || length > 1<<maxWeightBits || length&(length-1) != 0 {
-		return fmt.Errorf("integer: weight table of %d entries: want 2^bits for 1 to 16 bits", length)
+	length := len(w.Tables[0]) / w.vector()
+	if length < 2 || length > 1<<maxWeightBits || length&(length-1) != 0 || length*w.vector() != len(w.Tables[0]) {
+		return fmt.Errorf("integer: weight table of %d entries: want 2^bits for 1 to 16 bits, times the weights of a vector", len(w.Tables[0]))
 	}
 	for _, table := range w.Tables {
-		if len(table) != length {
+		if len(table) != len(w.Tables[0]) {
 			return errors.New("integer: weight planes have tables of different lengths")
 		}
 	}

@@ -29,6 +29,7 @@ type BatchNorm struct {
 
 	name                        string
 	gamma, beta, mean, variance *Param
+	softMean, softVariance      *Param // running statistics of soft weights, see StateBatchNorm; nil for none
 }
 
 // Build makes the parameters.
@@ -51,7 +52,26 @@ func (l *BatchNorm) Build(b *Build, in Shape) (Shape, error) {
 }
 
 // Params returns γ, β and the running statistics.
-func (l *BatchNorm) Params() []*Param { return []*Param{l.gamma, l.beta, l.mean, l.variance} }
+func (l *BatchNorm) Params() []*Param {
+	params := []*Param{l.gamma, l.beta, l.mean, l.variance}
+	if l.softMean != nil {
+		params = append(params, l.softMean, l.softVariance)
+	}
+	return params
+}
+
+// Statistics returns the running mean and variance that training uses and moves in a branch.
+func (l *BatchNorm) Statistics(b Branch) (mean, variance *Param) {
+	return l.statistics(&Pass{Mode: Training, Branch: b})
+}
+
+// statistics returns the running mean and variance that a pass uses.
+func (l *BatchNorm) statistics(p *Pass) (mean, variance *Param) {
+	if l.softMean != nil && p.softStatistics() {
+		return l.softMean, l.softVariance
+	}
+	return l.mean, l.variance
+}
 
 func (l *BatchNorm) epsilon() float64 {
 	if l.Epsilon == 0 {
@@ -71,10 +91,11 @@ func (l *BatchNorm) momentum() float64 {
 func (l *BatchNorm) Forward(p *Pass, x Value) (Value, error) {
 	shape := x.Shape
 	shape.Signed = true
-	if x.isPending() {
-		x = x.scaled(l.folded)
+	mean, variance := l.statistics(p)
+	if x.exact != nil && x.levels == nil {
+		x, err := l.foldInto(p, x, func() (factor, offset []float64) { return l.fold(mean, variance) })
 		x.Shape = shape
-		return x, nil
+		return x, err
 	}
 	x, err := p.real(x)
 	if err != nil {
@@ -84,7 +105,7 @@ func (l *BatchNorm) Forward(p *Pass, x Value) (Value, error) {
 		return Value{}, err
 	}
 	f := &normalize{
-		BatchNorm: l, running: l.Frozen || p.Mode == Evaluation || p.Mode == Calibration && !p.resized,
+		BatchNorm: l, runningMean: mean, runningVariance: variance, running: l.Frozen || p.Mode == Evaluation || p.Mode == Calibration && !p.resized,
 		kernel: kernel.BatchNorm{Images: p.Images, Channels: shape.Channels, Size: shape.Height * shape.Width},
 	}
 	if p.Mode == Training && x.product != nil {
@@ -94,27 +115,52 @@ func (l *BatchNorm) Forward(p *Pass, x Value) (Value, error) {
 	return x, nil
 }
 
+// foldInto gives the normalization to exact x: to whoever requantizes it where it is pending, else, and behind a parametric
+// rectifier, to a requantization of its own, to wide numbers as in Lower.
+func (l *BatchNorm) foldInto(p *Pass, x Value, fold func() (factor, offset []float64)) (Value, error) {
+	never := func(accumulators) bool { return false }
+	if x.isPending() && !x.exact.sloped {
+		return x.scaled(fold), nil
+	}
+	var err error
+	if x.isPending() {
+		if x, err = p.widen(x, integer.WideBits, never); err != nil {
+			return x, err
+		}
+	}
+	return p.widen(x.scaled(fold), integer.WideBits, never)
+}
+
 // Lower folds the normalization into the integers before it.
 func (l *BatchNorm) Lower(b *integer.Builder, x integer.Value) (integer.Value, error) {
-	gamma, beta := l.folded()
-	x, err := b.Scale(x, gamma, beta)
+	var err error
+	if x.Sloped() {
+		if x, err = b.Widen(x); err != nil {
+			return x, fmt.Errorf("layers: %s: %w", l.name, err)
+		}
+	}
+	_, _, wide := x.Wide()
+	gamma, beta := l.fold(l.mean, l.variance)
+	if x, err = b.Scale(x, gamma, beta); err == nil && wide {
+		x, err = b.Widen(x)
+	}
 	if err != nil {
 		return x, fmt.Errorf("layers: %s: %w", l.name, err)
 	}
 	return x, nil
 }
 
-// folded returns the normalization with running statistics as a factor and an offset for every channel.
-func (l *BatchNorm) folded() (factor, offset []float64) {
+// fold returns the normalization with running statistics as a factor and an offset for every channel.
+func (l *BatchNorm) fold(mean, variance *Param) (factor, offset []float64) {
 	for c, g := range l.gamma.Data() {
-		f := float64(g) * kernel.InverseDeviation(float64(l.variance.Data()[c]), l.epsilon())
+		f := float64(g) * kernel.InverseDeviation(float64(variance.Data()[c]), l.epsilon())
 		factor = append(factor, f)
-		offset = append(offset, float64(l.beta.Data()[c])-float64(float64(l.mean.Data()[c])*f))
+		offset = append(offset, float64(l.beta.Data()[c])-float64(float64(mean.Data()[c])*f))
 	}
 	return factor, offset
 }
 
-// scaled returns x after a factor and an offset for every channel, for a pending x.
+// scaled returns exact x after a factor and an offset for every channel.
 func (x Value) scaled(fold func() (factor, offset []float64)) Value {
 	e := *x.exact
 	before := e.describe
@@ -162,6 +208,8 @@ func (a accumulators) scaled(factor, offset []float64) accumulators {
 // numbers, when it takes in a block.
 type normalize struct {
 	*BatchNorm
+	runningMean, runningVariance *Param
+
 	running bool // use the running statistics
 	shared  bool // a weighted layer shares the work
 	kernel  kernel.BatchNorm
@@ -197,7 +245,7 @@ func (f *normalize) begin(x, gamma, beta []float32) {
 	switch {
 	case f.running:
 		for c := range f.means {
-			f.means[c], f.variances[c] = float64(f.mean.Data()[c]), float64(f.variance.Data()[c])
+			f.means[c], f.variances[c] = float64(f.runningMean.Data()[c]), float64(f.runningVariance.Data()[c])
 		}
 	case f.shared:
 		f.kernel.Moments(f.means, f.variances, f.moments)
@@ -215,12 +263,16 @@ func (f *normalize) begin(x, gamma, beta []float32) {
 
 // follow moves the running statistics towards the batch's.
 func (f *normalize) follow() {
-	n := float64(f.kernel.Images) * float64(f.kernel.Size)
-	unbiased := n / math.Max(1, n-1)
-	for c := range f.means {
-		mean, variance := &f.mean.Data()[c], &f.variance.Data()[c]
-		*mean += float32(f.momentum() * (f.means[c] - float64(*mean)))
-		*variance += float32(f.momentum() * (float64(f.variances[c]*unbiased) - float64(*variance)))
+	moveStatistics(f.runningMean, f.runningVariance, f.means, f.variances, f.momentum(), f.kernel.Images*f.kernel.Size)
+}
+
+// moveStatistics moves running statistics towards those of a batch of n elements a channel, whose variances are biased.
+func moveStatistics(mean, variance *Param, means, variances []float64, momentum float64, n int) {
+	unbiased := float64(n) / math.Max(1, float64(n)-1)
+	for c := range means {
+		m, v := &mean.Data()[c], &variance.Data()[c]
+		*m += float32(momentum * (means[c] - float64(*m)))
+		*v += float32(momentum * (float64(variances[c]*unbiased) - float64(*v)))
 	}
 }
 

@@ -13,9 +13,9 @@ type LayerWeights struct {
 	Layer      string
 	Shape      []int            // [outputs][…]
 	Method     quantops.Method  // none for weights that are not quantized, or where a file does not tell
-	Values     []float32        // real weights, row-major, in the parameter's memory; nil where there are integers alone
+	Values     []float32        // real weights, row-major; soft ones where weights are searched for; nil where there are integers alone
 	Theta      quantops.Theta   // what Parameters are; the zero value for none
-	Parameters []float32        // of the quantizer, [Theta.Rows][len(Theta.Columns)], in the parameter's memory
+	Parameters []float32        // of the quantizer, [Theta.Rows][len(Theta.Columns)]
 	Integers   *integer.Weights // nil for weights that are not quantized
 }
 

@@ -17,6 +17,7 @@ import (
 type exact struct {
 	describe func() (accumulators, error) // what the integers are worth, known from a Refresh on
 	pending  *sums                        // nil when settled
+	sloped   bool                         // pending behind a parametric rectifier
 	later    []func(*Pass, Value) (Value, error)
 }
 
@@ -48,6 +49,9 @@ func exactLevels(a *activation) *exact {
 
 // exact returns the layer's sums over levels x, pending; nil where its weights have no integers.
 func (w *weighted) exact(p *Pass, x Value) (*exact, error) {
+	if w.searching() != nil && p.softWeights() {
+		return nil, nil
+	}
 	weights, err := w.weight.Encode()
 	switch {
 	case x.exact == nil || errors.Is(err, quantops.ErrNoIntegers):
@@ -255,10 +259,10 @@ func (f *requantize) divide() error {
 	magnitudes := g.PlaneMagnitudes()
 	f.split = len(magnitudes) > 1
 	for input, magnitude := range magnitudes {
-		for _, plane := range weights.Planes {
-			w := part{make([]float32, len(weights.Codes)), 1, input}
-			for i, code := range weights.Codes {
-				w.weights[i] = float32(plane.Table[code])
+		for _, levels := range weights.Levels() {
+			w := part{make([]float32, len(levels)), 1, input}
+			for i, level := range levels {
+				w.weights[i] = float32(level)
 			}
 			f.planes = append(f.planes, w.split(weights.Shape[0], magnitude))
 		}

@@ -41,7 +41,7 @@ func randomMethods(s *random.Stream) Methods {
 		return quantops.MustParse(strings.Replace(pick(s, choices...), "B", fmt.Sprint(2+s.Below(7)), 1))
 	}
 	return Methods{
-		Weights:     method("lsq:B", "lsq:B,per=channel", "lsq:B,range=narrow", "lsq:B,sign=unsigned", "linear:B", "linear:B,per=tensor", "linear:B,asymmetric", "linear:B,asymmetric,per=tensor"),
+		Weights:     method("vq", "vq:k=2", "pq:d=1,pointwise=1,k=16", "lsq:B", "lsq:B,per=channel", "lsq:B,range=narrow", "lsq:B,sign=unsigned", "linear:B", "linear:B,per=tensor", "linear:B,asymmetric", "linear:B,asymmetric,per=tensor"),
 		Activations: method("lsq:B", "lsq:B,sign=signed", "linear:B", "linear:B,observer=minmax", "linear:B,asymmetric", "linear:B,range=narrow"),
 	}
 }
@@ -414,4 +414,21 @@ func (r *rig) wideRounding(layer int, pool Layer) float64 {
 	g, err := r.watched[2].core.input.grid()
 	require.NoError(r.t, err)
 	return integer.WideScale(a.affine, a.bound, mean.window().integers().SumBits()) / 2 / float64(g.Scale)
+}
+
+// Signs run on integers too: padding is a real zero, which is none of them, in every kind of layer.
+func TestEvaluationOfSignsIsExact(t *testing.T) {
+	for seed := range uint64(20) {
+		s := random.New(seed, "signs")
+		m := Methods{Weights: quantops.MustParse(pick(s, "dorefa:1", "lbw:1", "linear:4")), Activations: quantops.MustParse("dorefa:1")}
+		root := Sequential{
+			&Conv2D{Outputs: 6, Kernel: 3, Pad: 2, Methods: m}, &BatchNorm{}, pick[Layer](s, MaxPool2D{2, 1, 1}, AvgPool2D{Window: 2}, &PReLU{}),
+			&Residual{Body: Sequential{&Conv2D{Outputs: 6, Kernel: 3, Pad: 1, Methods: m}, &BatchNorm{}}},
+			&Conv2D{Outputs: 4, Kernel: 3, Pad: 1, Stride: 2, Groups: 2, Methods: m}, &BatchNorm{}, Flatten{}, &Linear{Outputs: 3, Methods: m},
+		}
+		r := newRig(t, root, Shape{Channels: 2, Height: 6, Width: 7, Signed: true}, 18, s)
+		r.calibrate()
+		disturb(r.net, s)
+		r.requireExact()
+	}
 }

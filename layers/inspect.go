@@ -28,6 +28,7 @@ type Inspection struct {
 	Layers     []LayerInspection `json:"layers"`
 	Weights    int64             `json:"weights"`     // how many there are
 	Bytes      int64             `json:"bytes"`       // of codes and scales
+	TableBytes int64             `json:"table_bytes"` // of tables
 	FloatBytes int64             `json:"float_bytes"` // of the same weights as float32
 	MeanBits   Figure            `json:"mean_bits"`   // of a weight's code, mean over all weights
 }
@@ -46,12 +47,13 @@ type LayerInspection struct {
 	Method         string             `json:"method,omitempty"`      // empty where a file does not tell
 	MethodBits     int                `json:"method_bits,omitempty"` // 0 without a method
 	CodeBits       int                `json:"code_bits"`             // 32 for weights that are not quantized
+	Vector         int                `json:"vector,omitempty"`      // weights of a code where these are several
 	Low            Figure             `json:"low"`                   // range of the real weights, or of the codes' values
 	High           Figure             `json:"high"`
 	Parameters     []ParameterSummary `json:"parameters,omitempty"` // of the quantizer, by column
 	Planes         []PlaneSummary     `json:"planes,omitempty"`     // of the integers
-	LevelsUsed     int                `json:"levels_used"`          // different entries of the tables that occur
-	LevelsPossible int                `json:"levels_possible"`      // different entries of the tables
+	LevelsUsed     int                `json:"levels_used"`          // different entries of the tables, or vectors of them, that occur
+	LevelsPossible int                `json:"levels_possible"`      // different entries of the tables, or vectors of them
 	SquaredError   Figure             `json:"squared_error"`        // this and what follows is NaN without real weights
 	SQNR           Figure             `json:"sqnr_db"`              // +Inf without error
 	Gain           Figure             `json:"gain"`
@@ -92,11 +94,17 @@ func Inspect(all []LayerWeights) Inspection {
 		l := all[i].Inspect()
 		n := int64(all[i].count())
 		sum.Layers = append(sum.Layers, l)
-		sum.Weights, sum.Bytes, codeBits = sum.Weights+n, sum.Bytes+l.Bytes, codeBits+n*int64(l.CodeBits)
+		sum.Weights, sum.Bytes, codeBits = sum.Weights+n, sum.Bytes+l.Bytes, codeBits+l.codeBits(n)
+		sum.TableBytes += l.TableBytes
 	}
 	sum.FloatBytes = 4 * sum.Weights
 	sum.MeanBits = Figure(float64(codeBits) / float64(sum.Weights))
 	return sum
+}
+
+// codeBits returns the bits of the codes of n weights.
+func (l *LayerInspection) codeBits(n int64) int64 {
+	return n / int64(max(1, l.Vector)) * int64(l.CodeBits)
 }
 
 // count returns the number of weights.
@@ -255,7 +263,7 @@ func summarize(x []float64) Summary {
 
 // describeIntegers fills in what codes, tables and scales tell.
 func (l *LayerInspection) describeIntegers(w *integer.Weights) {
-	l.CodeBits = int(w.Bits)
+	l.CodeBits, l.Vector = int(w.Bits), w.Vector
 	l.Bytes = (int64(len(w.Codes))*int64(w.Bits) + 7) / 8
 	for _, plane := range w.Planes {
 		scales, bytes := scaleForm(plane.Scale)
@@ -269,9 +277,9 @@ func (l *LayerInspection) describeIntegers(w *integer.Weights) {
 	for _, code := range w.Codes {
 		used[code] = true
 	}
-	occurring, all := map[entries]bool{}, map[entries]bool{}
+	occurring, all := map[string]bool{}, map[string]bool{}
 	for code, occurs := range used {
-		e := entriesOf(w, code)
+		e := entries(w, code)
 		all[e] = true
 		if occurs {
 			occurring[e] = true
@@ -280,14 +288,16 @@ func (l *LayerInspection) describeIntegers(w *integer.Weights) {
 	l.LevelsUsed, l.LevelsPossible = len(occurring), len(all)
 }
 
-// entries are what a code stands for: an entry of each plane's table, of which there are at most eight.
-type entries [8]int8
-
-func entriesOf(w *integer.Weights, code int) (e entries) {
-	for p, plane := range w.Planes {
-		e[p] = plane.Table[code]
+// entries returns what a code stands for: the entries of every plane's table, as bytes.
+func entries(w *integer.Weights, code int) string {
+	var all []byte
+	d := max(1, w.Vector)
+	for _, plane := range w.Planes {
+		for _, entry := range plane.Table[code*d:][:d] {
+			all = append(all, byte(entry))
+		}
 	}
-	return e
+	return string(all)
 }
 
 // scaleForm returns how many scales a .goq file holds for a plane, and their bytes: it keeps every bit and no more.
@@ -418,7 +428,7 @@ func (w *LayerWeights) shared() bool {
 
 // addUnused adds the levels of a channel in the range that no weight has.
 func (h *Histogram) addUnused(w *integer.Weights, channel int, levels map[float32]int) {
-	every := &integer.Weights{Shape: []int{1, 1 << w.Bits}, Bits: w.Bits, Codes: make([]uint16, 1<<w.Bits)}
+	every := &integer.Weights{Shape: []int{1, max(1, w.Vector) << w.Bits}, Bits: w.Bits, Vector: w.Vector, Codes: make([]uint16, 1<<w.Bits)}
 	for code := range every.Codes {
 		every.Codes[code] = uint16(code)
 	}

@@ -171,6 +171,7 @@ func inspected(t *testing.T, m Methods) *Network {
 	}
 	net, err := NewNetwork(root, Shape{Channels: 3, Height: 6, Width: 6}, 3)
 	require.NoError(t, err)
+	net.Fit()
 	return net
 }
 
@@ -238,17 +239,34 @@ func TestInspectEveryMethod(t *testing.T) {
 			all, err := inspected(t, m).Weights()
 			require.NoError(t, err, m.Weights)
 			for _, l := range Inspect(all).Layers {
+				if m.Weights.Searches() {
+					requireSearchInspection(t, l, bits)
+					continue
+				}
 				require.Positive(t, float64(l.SQNR), "%s: %s", m.Weights, l.Name)
 				require.Equal(t, bits >= 2, float64(l.Ratio) > 0, "%s: %s: linear begins at 2 bits", m.Weights, l.Name)
 				require.InDelta(t, 1, float64(l.Gain), 0.5, "%s: %s", m.Weights, l.Name)
 				require.Equal(t, bits, l.MethodBits)
 				require.LessOrEqual(t, l.LevelsUsed, l.LevelsPossible)
 				require.LessOrEqual(t, l.LevelsPossible, 1<<l.CodeBits)
-				require.NotEmpty(t, l.Parameters)
+				require.Equal(t, m.Weights.HasCodebook(), len(l.Parameters) == 0)
 				if s.Name == "linear" {
 					require.Equal(t, Figure(1), l.Ratio)
 				}
 			}
 		}
 	}
+}
+
+// Of weights that are searched for, the soft ones are compared with the hard ones.
+func requireSearchInspection(t *testing.T, l LayerInspection, bits int) {
+	t.Helper()
+	require.Equal(t, bits, l.CodeBits)
+	require.Equal(t, bits, l.MethodBits)
+	require.Positive(t, float64(l.SquaredError))
+	require.Equal(t, "search.temperature", l.Parameters[0].Name)
+	require.Equal(t, Figure(1), l.Parameters[0].Min)
+	require.Equal(t, "search.entropy", l.Parameters[1].Name)
+	require.Less(t, float64(l.Parameters[1].Min), float64(bits))
+	require.Positive(t, float64(l.Parameters[1].Min))
 }

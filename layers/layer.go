@@ -51,9 +51,12 @@ func (b *Build) stream(parameter string) *random.Stream {
 // scales them, Q(W·k)/k with k = γ/√(running variance + ε) for each output channel, and γ gets a gradient through k too.
 // A channel whose |k| is below 2^-64, where γ = 0 for example, has k = 1. Other layers stay as they are; [NewNetwork]
 // refuses a network of such alone.
+//
+// State is for weights that are searched for, see [StateBatchNorm].
 type Methods struct {
 	Weights, Activations quantops.Method
 	FoldBatchNorm        bool
+	State                StateBatchNorm
 }
 
 // quantizable is a layer that has Methods.

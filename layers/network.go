@@ -28,6 +28,7 @@ func NewNetwork(root Layer, input Shape, seed uint64) (*Network, error) {
 	if err := foldNorms(root); err != nil {
 		return nil, err
 	}
+	pairNorms(root)
 	return &Network{Root: root, Input: input, Output: out}, nil
 }
 
@@ -62,11 +63,24 @@ func (n *Network) Forward(p *Pass, images []float32) (Output, error) {
 	return p.Output(v)
 }
 
-// Fit sets the quantizer parameters that follow from weights, after these have been loaded.
+// Fit sets the quantizer parameters that follow from weights, after these have been loaded: codes are found anew.
 func (n *Network) Fit() {
+	n.weighted(func(w *weighted) {
+		if c, ok := w.weight.(*codebook); ok {
+			c.forget()
+		}
+	})
+	n.Complete()
+}
+
+// Complete is Fit but for codes that have been found, which stay.
+func (n *Network) Complete() { n.weighted(func(w *weighted) { w.weight.Fit() }) }
+
+// weighted calls visit with the layers that have weights, in order.
+func (n *Network) weighted(visit func(*weighted)) {
 	walk(n.Root, func(l Layer) {
 		if w, ok := l.(interface{ core() *weighted }); ok {
-			w.core().weight.Fit()
+			visit(w.core())
 		}
 	})
 }

@@ -15,6 +15,48 @@ type Param struct {
 	Rate    float64       // multiplies the learning rate
 	Decay   float64       // multiplies the weight decay
 	Theta   bool          // belongs to a quantizer: fitted anew when weights come from another network
+	Adopts  *Adoption     // what it starts from when weights come from a network that has another parameter in its place; nil for nothing
+}
+
+// Adoption says how a parameter starts from one of another network.
+type Adoption struct {
+	Name  string // of the other network's parameter
+	Shape []int
+	Set   func(x []float32) // makes the parameter start from the other's elements
+	Get   func() []float32  // what the other's elements would be now; nil where the network has that parameter too
+}
+
+// FloatParam is a parameter that a network has without quantizers, seen from the network as it is.
+type FloatParam struct {
+	Name  string
+	Shape []int
+	Set   func(x []float32) // makes the network start from these elements
+	Get   func() []float32  // what the elements are now: of weights that are searched for, the hard ones
+}
+
+// FloatParams returns what the network's parameters would be without quantizers, in the order of the layers.
+func (n *Network) FloatParams() []FloatParam {
+	var all []FloatParam
+	at := map[string]int{}
+	for _, p := range n.Params() {
+		f := FloatParam{Name: p.Name, Shape: p.Value.Shape(), Set: func(x []float32) { copy(p.Data(), x) }, Get: p.Data}
+		switch a := p.Adopts; {
+		case a == nil && p.Theta:
+			continue
+		case a != nil && a.Get == nil: // another parameter has that name
+			first := all[at[a.Name]].Set
+			all[at[a.Name]].Set = func(x []float32) {
+				first(x)
+				a.Set(x)
+			}
+			continue
+		case a != nil:
+			f = FloatParam(*a)
+		}
+		at[f.Name] = len(all)
+		all = append(all, f)
+	}
+	return all
 }
 
 // Data returns the elements, which the parameter shares.

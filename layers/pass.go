@@ -23,6 +23,7 @@ const (
 type Pass struct {
 	Graph  *gorgonia.ExprGraph
 	Mode   Mode
+	Branch Branch
 	Images int // images of a batch; lanes beyond them are padding
 
 	nodes   map[*Param]*gorgonia.Node

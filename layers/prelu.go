@@ -110,6 +110,7 @@ func (l *PReLU) Lower(b *integer.Builder, x integer.Value) (integer.Value, error
 // sloped returns exact x with the negative numbers of every channel multiplied by its slope.
 func (x Value) sloped(slopes func() []float64) Value {
 	e := *x.exact
+	e.sloped = true
 	before := e.describe
 	e.describe = func() (accumulators, error) {
 		a, err := before()

@@ -123,17 +123,19 @@ func slopedNetworks() map[string]Sequential {
 	}
 	tail := func() Sequential { return Sequential{Flatten{}, &Linear{Outputs: 3}} }
 	return map[string]Sequential{
-		"conv":       {conv(), &PReLU{}, conv(), &PReLU{Shared: true}, tail()},
-		"normalized": {conv(), &BatchNorm{}, &PReLU{}, tail()},
-		"twice":      {conv(), &PReLU{}, &PReLU{Shared: true}, &PReLU{}, tail()},
-		"with relu":  {conv(), ReLU{}, &PReLU{}, conv(), &PReLU{}, ReLU{}, tail()},
-		"max":        {conv(), &PReLU{}, MaxPool2D{Window: 2}, tail()},
-		"mean":       {conv(), &PReLU{}, AvgPool2D{Window: 2}, &PReLU{}, conv(), &PReLU{}, &GlobalAvgPool{}, tail()},
-		"wide":       {conv(), AvgPool2D{Window: 2}, &PReLU{}, &PReLU{}, ReLU{}, MaxPool2D{Window: 2}, tail()},
-		"residual":   {conv(), &PReLU{}, block(), &PReLU{}, block(), &PReLU{Shared: true}, &GlobalAvgPool{}, tail()},
-		"linear":     {Flatten{}, &Linear{Outputs: 6}, &PReLU{}, &Linear{Outputs: 5}, &PReLU{Shared: true}, &Linear{Outputs: 2}},
-		"end":        {conv(), &PReLU{}, Flatten{}},
-		"wide end":   {conv(), &GlobalAvgPool{}, &PReLU{}},
+		"conv":             {conv(), &PReLU{}, conv(), &PReLU{Shared: true}, tail()},
+		"normalized":       {conv(), &BatchNorm{}, &PReLU{}, tail()},
+		"normalized after": {conv(), &PReLU{}, &BatchNorm{}, conv(), &PReLU{}, &BatchNorm{}, MaxPool2D{Window: 2}, &PReLU{}, tail()},
+		"normalized block": {conv(), &PReLU{}, &BatchNorm{}, &Residual{Body: Sequential{conv(), &PReLU{}, &BatchNorm{}}}, &BatchNorm{}, conv(), tail()},
+		"twice":            {conv(), &PReLU{}, &PReLU{Shared: true}, &PReLU{}, tail()},
+		"with relu":        {conv(), ReLU{}, &PReLU{}, conv(), &PReLU{}, ReLU{}, tail()},
+		"max":              {conv(), &PReLU{}, MaxPool2D{Window: 2}, tail()},
+		"mean":             {conv(), &PReLU{}, AvgPool2D{Window: 2}, &PReLU{}, conv(), &PReLU{}, &GlobalAvgPool{}, tail()},
+		"wide":             {conv(), AvgPool2D{Window: 2}, &PReLU{}, &PReLU{}, ReLU{}, MaxPool2D{Window: 2}, tail()},
+		"residual":         {conv(), &PReLU{}, block(), &PReLU{}, block(), &PReLU{Shared: true}, &GlobalAvgPool{}, tail()},
+		"linear":           {Flatten{}, &Linear{Outputs: 6}, &PReLU{}, &Linear{Outputs: 5}, &PReLU{Shared: true}, &Linear{Outputs: 2}},
+		"end":              {conv(), &PReLU{}, Flatten{}},
+		"wide end":         {conv(), &GlobalAvgPool{}, &PReLU{}},
 	}
 }
 

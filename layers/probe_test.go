@@ -61,6 +61,7 @@ func newProbeOn(t *testing.T, pass *Pass, l Layer, in Shape) *probe {
 	p.out, err = l.Build(&Build{Seed: 1, names: map[string]int{}}, in)
 	require.NoError(t, err)
 	require.NoError(t, foldNorms(l))
+	pairNorms(l)
 	p.input = newParam("x", in.tensor(pass.Blocks())...)
 	v, err := l.Forward(pass, Value{Shape: in, node: pass.Node(p.input)})
 	require.NoError(t, err)

@@ -21,11 +21,13 @@ type product struct {
 	fast      *kernel.WinogradBlock // that of one block; nil for the plan
 	levels    *activation           // nil where x holds real numbers
 	after     *normalize            // what takes in the output and shares its work; nil for none
+	hard      *hardBranch           // what looks at the output with hard weights; nil for none
 	scale     []float32             // worth of one accumulator unit in each output channel
 	weights   []float32             // real weights
 }
 
-var _ quantops.Differentiable = (*product)(nil)
+var _ quantops.Keeping = (*product)(nil)
+var _ quantops.Sharing = (*product)(nil)
 
 // linearMap is a convolution or linear layer with its input gradient.
 type linearMap interface {
@@ -36,6 +38,9 @@ type linearMap interface {
 func newProduct(w *weighted, p *Pass, levels *activation) *product {
 	plan := w.plan(p.Blocks())
 	f := &product{weighted: w, plan: plan, one: plan.Block(), multiply: plan, levels: levels}
+	if p.Mode == Training && p.softWeights() && w.hard != nil && !w.hard.norm.Frozen {
+		f.hard = w.hard
+	}
 	if p.winograd && w.winograd != nil {
 		if fast, ok := w.winograd(p.Blocks()); ok {
 			f.multiply, f.fast = fast, fast.Block()
@@ -80,39 +85,97 @@ func (f *product) outPlane() int { return f.out.Height * f.out.Width * kernel.La
 
 func (f *product) Forward(y []float32, x [][]float32) error {
 	f.begin(x)
-	w, bias := x[f.weightPlace(x)], f.biasOf(x)
-	if !f.byBlocks(f.pass.Blocks()) {
-		in := f.whole(x)
-		f.multiply.Forward(y, in.x, w, f.scales(), bias)
-		in.release()
-		kernel.Parallel(f.pass.Blocks(), func(block int) { f.statistics(y, block) })
-		return nil
+	branches := f.branches(y, x)
+	if f.byBlocks(f.pass.Blocks()) {
+		f.forwardBlocks(branches, x)
+	} else {
+		f.forwardWhole(branches, x)
 	}
-	scales := f.scales()
-	var one linearMap = f.one
-	if f.fast != nil {
-		u := buffers.get(f.fast.WeightsLen())
-		defer buffers.put(u)
-		f.fast.ForwardWeights(u, w)
-		one, w = f.fast, u
+	if len(branches) > 1 {
+		f.hard.finish()
 	}
-	buffers.reserve(f.blockLen(), f.pass.Blocks())
-	kernel.Parallel(f.pass.Blocks(), func(block int) {
-		scratch := buffers.get(f.blockLen())
-		defer buffers.put(scratch)
-		one.Forward(y[block*f.outLen():], f.block(scratch, x, block), w, scales, bias)
-		f.statistics(y, block)
-	})
 	return nil
 }
 
+// branch is weights to multiply with, and what happens to a block of what comes of it.
+type branch struct {
+	w    []float32
+	y    []float32 // of all blocks; nil where nothing is kept
+	same bool      // comes out as the branch before
+	take func(block int, y []float32)
+}
+
+// branches returns what there is to compute: the output, and where it is due that with hard weights.
+func (f *product) branches(y []float32, x [][]float32) []branch {
+	w := x[f.weightPlace(x)]
+	all := []branch{{w: w, y: y, take: f.statistics}}
+	if f.hard != nil && f.hard.due() {
+		hard := f.hard.begin(f.pass.Images, f.out)
+		all = append(all, branch{w: hard, same: f.hard.weight.oneHot(), take: f.hard.take})
+	}
+	return all
+}
+
+// forwardWhole computes one branch after the other, each of all blocks.
+func (f *product) forwardWhole(branches []branch, x [][]float32) {
+	in, scales, bias := f.whole(x), f.scales(), f.biasOf(x)
+	defer in.release()
+	for _, b := range branches {
+		y := b.y
+		if y == nil {
+			y = buffers.get(len(branches[0].y))
+			defer buffers.put(y)
+		}
+		f.multiply.Forward(y, in.x, b.w, scales, bias)
+		kernel.Parallel(f.pass.Blocks(), func(block int) { b.take(block, y[block*f.outLen():][:f.outLen()]) })
+	}
+}
+
+// forwardBlocks computes all branches of a block, in the cache, before the next.
+func (f *product) forwardBlocks(branches []branch, x [][]float32) {
+	scales, bias := f.scales(), f.biasOf(x)
+	var one linearMap = f.one
+	if f.fast != nil {
+		one = f.fast
+		for i := range branches {
+			u := buffers.get(f.fast.WeightsLen())
+			defer buffers.put(u)
+			f.fast.ForwardWeights(u, branches[i].w)
+			branches[i].w = u
+		}
+	}
+	size := f.blockLen()
+	if len(branches) > 1 {
+		size += f.outLen()
+	}
+	buffers.reserve(size, f.pass.Blocks())
+	kernel.Parallel(f.pass.Blocks(), func(block int) {
+		scratch := buffers.get(size)
+		defer buffers.put(scratch)
+		in, last := f.block(scratch[:f.blockLen()], x, block), []float32(nil)
+		for _, b := range branches {
+			y := scratch[f.blockLen():size]
+			if b.y != nil {
+				y = b.y[block*f.outLen():][:f.outLen()]
+			}
+			if b.same {
+				copy(y, last)
+			} else {
+				one.Forward(y, in, b.w, scales, bias)
+			}
+			b.take(block, y)
+			last = y
+		}
+	})
+}
+
 // statistics takes a block of the output in for the normalization after it.
-func (f *product) statistics(y []float32, block int) {
+func (f *product) statistics(block int, y []float32) {
 	if f.after == nil || f.after.running {
 		return
 	}
 	for c := range f.out.Channels {
-		f.after.addStatistics(block, c, y[block*f.outLen()+c*f.outPlane():][:f.outPlane()])
+		f.after.addStatistics(block, c, y[c*f.outPlane():][:f.outPlane()])
 	}
 }
 
@@ -125,10 +188,22 @@ func (t *taken) release() {
 	}
 }
 
+// part returns n elements of scratch memory, nil where there is none.
+func (t *taken) part(from, n int) []float32 {
+	if t.scratch == nil {
+		return nil
+	}
+	return t.scratch[from:][:n]
+}
+
 // whole computes the prologue of all blocks.
 func (f *product) whole(x [][]float32) taken {
-	if f.nothing() {
+	switch {
+	case f.nothing():
 		return taken{x: x[0]}
+	case f.keeps():
+		f.tasks(func(block, group int) { f.compute(nil, x, block, group) })
+		return taken{x: f.kept}
 	}
 	scratch := buffers.get(f.pass.Blocks() * f.blockLen())
 	f.tasks(func(block, group int) { f.compute(scratch[block*f.blockLen():][:f.blockLen()], x, block, group) })
@@ -154,6 +229,14 @@ func (f *product) scales() []float32 {
 		}
 	}
 	return f.scale
+}
+
+// Keep takes the memory for what the layer takes in before it is quantized.
+func (f *product) Keep(memory []float32) { f.kept = memory }
+
+func (f *product) BackwardKept(dx [][]float32, dy, dkept, y []float32, x [][]float32) error {
+	f.dkept = dkept
+	return f.Backward(dx, dy, y, x)
 }
 
 func (f *product) Backward(dx [][]float32, dy, y []float32, x [][]float32) error {
@@ -264,8 +347,12 @@ func (g *gradients) input(one linearMap, in, din, dy []float32, block int) []flo
 		return g.block(in, g.x, block)
 	}
 	one.InputGradient(din, dy, g.w)
+	levels := in
+	if g.keeps() {
+		in, levels = g.kept[block*g.blockLen():][:g.blockLen()], nil
+	}
 	for group := range g.groups() {
-		g.backward(g.dx, din, g.x, block, group, nil, in)
+		g.backward(g.dx, din, g.x, block, group, nil, levels)
 	}
 	return in
 }
@@ -295,11 +382,14 @@ func (g *gradients) whole() {
 		din := buffers.get(blocks * g.blockLen())
 		defer buffers.put(din)
 		g.multiply.InputGradient(din, dy, g.w)
-		scratch := buffers.get(blocks * g.blockLen())
-		in = taken{scratch, scratch}
 		n := g.blockLen()
+		in = taken{x: g.kept}
+		if !g.keeps() {
+			scratch := buffers.get(blocks * n)
+			in = taken{scratch, scratch}
+		}
 		g.tasks(func(block, group int) {
-			g.backward(g.dx, din[block*n:][:n], g.x, block, group, nil, scratch[block*n:][:n])
+			g.backward(g.dx, din[block*n:][:n], g.x, block, group, nil, in.part(block*n, n))
 		})
 	default:
 		in = g.product.whole(g.x)

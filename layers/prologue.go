@@ -21,6 +21,17 @@ type waiting struct {
 
 func (w *waiting) any() bool { return w.norm != nil || w.shortcut != nil || w.relu }
 
+// name says what waits.
+func (w *waiting) name() string {
+	switch {
+	case w.norm != nil:
+		return w.norm.name
+	case w.shortcut != nil:
+		return "residual sum"
+	}
+	return "relu"
+}
+
 // settled returns x with nothing waiting.
 func (p *Pass) settled(x Value) (Value, error) {
 	if !x.waiting.any() {
@@ -46,6 +57,8 @@ type prologue struct {
 	activation *activation // nil for none
 	places     struct{ gamma, beta, shortcut, theta int }
 
+	kept   []float32    // the numbers before quantization, which others take in as well; nil where nobody does
+	dkept  []float32    // in a backward pass, the gradient that comes from them
 	thetas []float32    // by piece, its gradient of the quantizer's parameters
 	ranges [][2]float32 // by piece, its smallest and largest number; nil where the quantizer does not follow them
 }
@@ -132,10 +145,14 @@ func (f *prologue) begin(x [][]float32) {
 	}
 }
 
-// compute computes one group of a block into y, which holds the block.
+// compute computes one group of a block into y, which holds the block; y is not needed where f keeps it.
 func (f *prologue) compute(y []float32, x [][]float32, block, group int) {
 	f.each(block, group, func(p piece) {
-		z := f.real(y[p.from:p.to], x, p)
+		target := f.keptPiece(p)
+		if target == nil {
+			target = y[p.from:p.to]
+		}
+		z := f.real(target, x, p)
 		if f.activation == nil {
 			return
 		}
@@ -187,13 +204,27 @@ func (f *prologue) real(z []float32, x [][]float32, p piece) []float32 {
 	return now
 }
 
-// block computes a whole block into scratch and returns it; the source where there is nothing to do.
+// keeps says whether what f computes is what it keeps.
+func (f *prologue) keeps() bool { return f.kept != nil && f.activation == nil }
+
+// keptPiece is the memory where a piece is kept, nil for none.
+func (f *prologue) keptPiece(p piece) []float32 {
+	if f.kept == nil {
+		return nil
+	}
+	return f.kept[p.block*f.blockLen():][p.from:p.to]
+}
+
+// block computes a whole block, into scratch unless it is kept, and returns it; the source where there is nothing to do.
 func (f *prologue) block(scratch []float32, x [][]float32, block int) []float32 {
 	if f.nothing() {
 		return x[0][block*f.blockLen():][:f.blockLen()]
 	}
 	for g := range f.groups() {
 		f.compute(scratch, x, block, g)
+	}
+	if f.keeps() {
+		return f.kept[block*f.blockLen():][:f.blockLen()]
 	}
 	return scratch
 }
@@ -213,13 +244,14 @@ func (f *prologue) backward(dx [][]float32, dy []float32, x [][]float32, block, 
 	defer buffers.put(b)
 	f.each(block, group, func(p piece) {
 		n := p.to - p.from
-		real, spare := b[:n], b[kernel.Chunk:][:n]
-		if z != nil {
-			real = z[p.from:p.to]
-		} else {
-			real = f.real(real, x, p)
-		}
 		at := block*f.blockLen() + p.from
+		real, spare := f.keptPiece(p), b[kernel.Chunk:][:n]
+		switch {
+		case z != nil:
+			real = z[p.from:p.to]
+		case real == nil:
+			real = f.real(b[:n], x, p)
+		}
 		target := spare
 		if dx[0] != nil {
 			target = dx[0][at:][:n]
@@ -246,7 +278,7 @@ func copyWanted(to, from []float32, at int) {
 	}
 }
 
-// pieceGradient computes in target the gradient before quantizer and rectifier.
+// pieceGradient computes in target the gradient before quantizer and rectifier, between which numbers that are kept join in.
 func (f *prologue) pieceGradient(target, dy, z []float32, x [][]float32, p piece, levels []float32) {
 	if a := f.activation; a != nil {
 		columns := len(f.thetas) / (f.pass.Blocks() * f.groups() * f.pieces())
@@ -260,10 +292,14 @@ func (f *prologue) pieceGradient(target, dy, z []float32, x [][]float32, p piece
 	} else if levels != nil {
 		copy(levels[p.from:p.to], z)
 	}
+	if f.dkept != nil {
+		kernel.Add(target, dy, f.dkept[p.block*f.blockLen():][p.from:p.to])
+		dy = target
+	}
 	switch {
 	case f.relu:
 		kernel.ReLUGradient(target, dy, z)
-	case f.activation == nil:
+	case f.activation == nil && f.dkept == nil:
 		copy(target, dy)
 	}
 }
@@ -292,15 +328,7 @@ type transform struct{ prologue }
 var _ quantops.Summing = (*transform)(nil)
 var _ quantops.Sharing = (*transform)(nil)
 
-func (f *transform) String() string {
-	switch {
-	case f.norm != nil:
-		return f.norm.name
-	case f.shortcut != nil:
-		return "residual sum"
-	}
-	return "relu"
-}
+func (f *transform) String() string { return f.name() }
 
 // sharesGradient says whether the source's gradient is the shortcut's as well: a normalization changes it, unless a
 // weighted layer sees to that.

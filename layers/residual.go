@@ -57,6 +57,9 @@ func (l *Residual) Params() []*Param {
 
 // Forward adds the block to a pass.
 func (l *Residual) Forward(p *Pass, x Value) (Value, error) {
+	if l.Shortcut == nil && p.Mode == Training && x.waiting.any() && !x.constant && beginsWeighted(l.Body) {
+		return l.keeping(p, x)
+	}
 	main, shortcut, err := p.fork(x)
 	if err != nil {
 		return Value{}, err
@@ -73,6 +76,26 @@ func (l *Residual) Forward(p *Pass, x Value) (Value, error) {
 		}
 	}
 	return p.add(main, shortcut)
+}
+
+// keeping is Forward for an identity whose x the first layer of the body computes and keeps: in the cache, on its way to the
+// layer's own work.
+func (l *Residual) keeping(p *Pass, x Value) (Value, error) {
+	x.keep = &keep{}
+	main, err := l.Body.Forward(p, x)
+	if err != nil {
+		return Value{}, err
+	}
+	return p.add(main, x.with(x.keep.node, x.Shape))
+}
+
+// beginsWeighted says whether the first layer of a body has weights.
+func beginsWeighted(l Layer) bool {
+	if s, ok := l.(Sequential); ok {
+		return len(s) > 0 && beginsWeighted(s[0])
+	}
+	_, ok := l.(interface{ core() *weighted })
+	return ok
 }
 
 // Lower adds the block to an integer model.

@@ -1,7 +1,9 @@
 package layers
 
 import (
+	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -123,5 +125,42 @@ func TestResidualEvaluationIsExact(t *testing.T) {
 		r.calibrate()
 		disturb(r.net, s)
 		r.requireExact()
+	}
+}
+
+// opaque is a layer that does not tell what it is, so that a block computes what goes into it before.
+type opaque struct{ Layer }
+
+// What an identity's first layer computes and keeps on its way is what the block would have computed before: outputs and
+// gradients have the same bits.
+func TestResidualKeepsWhatItsFirstLayerComputes(t *testing.T) {
+	in := Shape{Channels: 3, Height: 6, Width: 5, Signed: true}
+	for _, m := range []Methods{methods("none", "none"), methods("lsq:4", "lsq:4"), methods("lsq:4", "none"), methods("linear:4", "linear:4")} {
+		for _, images := range []int{3, 16, 50, 128} {
+			chain := func(wrap func(Layer) Layer) Layer {
+				conv := func() Layer { return &Conv2D{Outputs: 5, Kernel: 3, Pad: 1, Methods: m} }
+				block := func() Layer {
+					return &Residual{Body: Sequential{wrap(conv()), &BatchNorm{}, ReLU{}, conv(), &BatchNorm{}}}
+				}
+				return Sequential{conv(), &BatchNorm{}, ReLU{}, block(), ReLU{}, block(), ReLU{}, block(), conv()}
+			}
+			kept := newProbe(t, chain(func(l Layer) Layer { return l }), in, images)
+			apart := newProbe(t, chain(func(l Layer) Layer { return opaque{l} }), in, images)
+			x, dy := noise(images*in.Len(), 1), noise(images*kept.out.Len(), 2)
+			for _, p := range []*probe{kept, apart} {
+				p.set(x, dy)
+				for _, param := range p.params {
+					if param.Theta && strings.Contains(param.Name, "input") {
+						copy(param.Data(), []float32{0.25, 2}) // a step; or a range
+					}
+				}
+				p.run(t)
+				p.run(t)
+			}
+			name := fmt.Sprintf("%d images, weights %s, activations %s", images, m.Weights, m.Activations)
+			require.Equal(t, apart.output(), kept.output(), name)
+			require.Equal(t, apart.gradients, kept.gradients, name)
+			require.Less(t, len(kept.graph.AllNodes()), len(apart.graph.AllNodes()), "%s: a step of its own", name)
+		}
 	}
 }

@@ -22,6 +22,7 @@ type watched struct {
 
 func (w *watched) layers() []Layer           { return []Layer{w.Layer} }
 func (w *watched) folds() bool               { return w.core.folds() }
+func (w *watched) searching() *weighted      { return w.core.searching() }
 func (w *watched) fold(norm *BatchNorm) bool { return w.core.fold(norm) }
 
 func (w *watched) Forward(p *Pass, x Value) (Value, error) {

@@ -19,6 +19,7 @@ type Value struct {
 	exact    *exact      // evaluation only
 	waiting  waiting     // steps that whoever takes the value in still has to do
 	product  *product    // whose output the node is, as long as nothing else has taken it in
+	keep     *keep       // asks the layer that takes the value in to keep it; nil for no
 }
 
 // Node returns the value's node: real numbers [blocks][channels][height][width][16] in training, and what
@@ -35,9 +36,12 @@ func (v Value) input() quantops.Input {
 
 // with returns the value after an element-wise or shape-changing step of the graph.
 func (v Value) with(n *gorgonia.Node, shape Shape) Value {
-	v.node, v.Shape, v.waiting, v.product = n, shape, waiting{}, nil
+	v.node, v.Shape, v.waiting, v.product, v.keep = n, shape, waiting{}, nil, nil
 	return v
 }
+
+// keep is the node of a value that a layer has kept, once it has taken the value in.
+type keep struct{ node *gorgonia.Node }
 
 // activation is the quantizer of the activations that a layer takes in; without a quantizer it does nothing.
 type activation struct {

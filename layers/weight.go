@@ -33,12 +33,44 @@ type projected struct {
 	units     []float32
 }
 
-// newProjected makes weights of a shape [outputs][…], He-initialized: uniform with variance 2/fan-in.
+// newWeight makes weights of a shape [outputs][…] of the kind that the method is of.
+func newWeight(b *Build, layer string, m quantops.Method, shape []int) (Weight, error) {
+	switch {
+	case m.HasCodebook():
+		c, err := m.Codebook(shape)
+		if err != nil {
+			return nil, err
+		}
+		return newCodebook(b, layer, c, shape)
+	case m.Searches():
+		size := 1
+		for _, n := range shape {
+			size *= n
+		}
+		r, err := m.Relaxation(quantops.Target{Role: quantops.Weights, Channels: shape[0], Size: size, Signed: true})
+		if err != nil {
+			return nil, err
+		}
+		if len(r.Search().Levels) > maxElements/size {
+			return nil, fmt.Errorf("%s for weights %v has more than 2^31 numbers to choose by", m, shape)
+		}
+		return newSearched(b, layer, r, shape), nil
+	}
+	return newProjected(b, layer, m, shape)
+}
+
+// newValue makes real weights of a shape [outputs][…], He-initialized: uniform with variance 2/fan-in.
+func newValue(b *Build, layer string, shape []int) *Param {
+	p := newParam(layer+".weight", shape...)
+	p.Decay = 1
+	p.fillUniform(heBound(len(p.Data())/shape[0]), b.stream(p.Name))
+	return p
+}
+
+// newProjected makes weights of a shape [outputs][…].
 func newProjected(b *Build, layer string, m quantops.Method, shape []int) (*projected, error) {
-	w := &projected{value: newParam(layer+".weight", shape...)}
-	w.value.Decay = 1
-	size := w.value.Value.Shape().TotalSize()
-	w.value.fillUniform(heBound(size/shape[0]), b.stream(w.value.Name))
+	w := &projected{value: newValue(b, layer, shape)}
+	size := len(w.value.Data())
 	q, err := m.Quantizer(quantops.Target{Role: quantops.Weights, Channels: shape[0], Size: size, Signed: true})
 	if err != nil || q == nil {
 		return w, err

@@ -22,7 +22,9 @@ type weighted struct {
 
 	winograd func(blocks int) (*kernel.Winograd, bool) // nil where it does not pay
 
-	foldsNorm bool // Methods.FoldBatchNorm
+	foldsNorm bool           // Methods.FoldBatchNorm
+	state     StateBatchNorm // Methods.State
+	hard      *hardBranch    // of the state batch normalization behind the layer; nil for none
 }
 
 // heBound is the bound of the uniform distribution with variance 2/fanIn (He et al., 2015).
@@ -36,11 +38,17 @@ func (w *weighted) build(b *Build, m Methods, shape []int, bias bool) error {
 	if !fits(shape) {
 		return fmt.Errorf("layers: %s: weights %v have more than 2^31 elements", w.name, shape)
 	}
-	weight, err := newProjected(b, w.name, m.Weights, shape)
+	weight, err := newWeight(b, w.name, m.Weights, shape)
 	if err != nil {
 		return fmt.Errorf("layers: %s: %w", w.name, err)
 	}
-	w.weight, w.foldsNorm = weight, m.FoldBatchNorm
+	w.weight, w.foldsNorm, w.state = weight, m.FoldBatchNorm, m.State
+	if _, ok := weight.(*codebook); ok && w.foldsNorm {
+		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, whose codes are for all output channels", w.name, m.Weights)
+	}
+	if w.foldsNorm && w.searching() != nil {
+		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which are searched for", w.name, m.Weights)
+	}
 	if w.foldsNorm && w.resizes() {
 		return fmt.Errorf("layers: %s: batch normalization can't be folded into weights of %s, which leaves their size to it", w.name, m.Weights)
 	}
@@ -78,6 +86,9 @@ func (w *weighted) core() *weighted { return w }
 
 // resizes says whether the quantized weights are of another size than the real ones.
 func (w *weighted) resizes() bool {
+	if s, ok := w.weight.(*searched); ok {
+		return s.scale == nil
+	}
 	p, ok := w.weight.(*projected)
 	if !ok {
 		return false
@@ -116,6 +127,14 @@ func (w *weighted) forward(p *Pass, x Value) (Value, error) {
 	if err != nil {
 		return Value{}, err
 	}
+	if x.keep != nil {
+		if x.keep.node, err = quantops.Kept(n, x.Shape.tensor(p.Blocks())); err != nil {
+			return Value{}, err
+		}
+		if err := p.remember(x.waiting.name(), x.keep.node); err != nil {
+			return Value{}, err
+		}
+	}
 	return Value{Shape: w.out, node: n, product: f}, p.remember(w.name, n)
 }
 
@@ -124,6 +143,9 @@ func (w *weighted) encode() (*integer.Weights, error) {
 	weights, err := w.weight.Encode()
 	if err != nil {
 		return nil, fmt.Errorf("layers: %s: %w", w.name, err)
+	}
+	if book, ok := w.weight.(*codebook); ok && !book.found() {
+		return nil, fmt.Errorf("layers: %s has no codes yet, so it has no integers: calibrate the network first", w.name)
 	}
 	if weights == nil {
 		return nil, fmt.Errorf("layers: %s has no weight quantizer, so it has no integers", w.name)

@@ -161,13 +161,13 @@ func widened(data []byte, number func([]byte) float32) []float32 {
 	return list
 }
 
-// WriteTensors writes the network's own parameters, without those of quantizers, into a safetensors file of float32
+// WriteTensors writes what the network's parameters would be without quantizers (of weights that are searched for, the hard ones) into a safetensors file of float32
 // tensors under the network's names, which ReadTensors and other programs read. A reader sees the old file or the new one, whole.
 func WriteTensors(path string, network *layers.Network) error {
 	// Other programs want to know whose layout the tensors have: convolutions are [out][in][rows][columns], as PyTorch's.
 	file := &safetensors.File{Metadata: map[string]string{"format": "pt"}}
-	for _, p := range ownParams(network) {
-		file.Tensors = append(file.Tensors, safetensors.FromFloat32(p.Name, p.Value.Shape(), p.Data()))
+	for _, p := range network.FloatParams() {
+		file.Tensors = append(file.Tensors, safetensors.FromFloat32(p.Name, p.Shape, p.Get()))
 	}
 	data, err := safetensors.Encode(file)
 	if err == nil {
@@ -177,15 +177,4 @@ func WriteTensors(path string, network *layers.Network) error {
 		return fmt.Errorf("models: export: %w", err)
 	}
 	return nil
-}
-
-// ownParams returns the parameters that do not belong to quantizers.
-func ownParams(network *layers.Network) []*layers.Param {
-	var own []*layers.Param
-	for _, p := range network.Params() {
-		if !p.Theta {
-			own = append(own, p)
-		}
-	}
-	return own
 }

@@ -76,7 +76,7 @@ func (r Report) err() error {
 // unless every parameter has a finite tensor of its shape, and no layer leaves one out, the network is as it was and the error
 // says why. The report is complete in both cases.
 func Assign(network *layers.Network, tensors []Tensor) (Report, error) {
-	params := ownParams(network)
+	params := network.FloatParams()
 	own := map[string]bool{}
 	for _, p := range params {
 		own[p.Name] = true
@@ -96,7 +96,7 @@ func Assign(network *layers.Network, tensors []Tensor) (Report, error) {
 		}
 	}
 	for _, p := range params {
-		copy(p.Data(), byName[p.Name].Data)
+		p.Set(byName[p.Name].Data)
 	}
 	network.Fit()
 	return r, nil
@@ -117,10 +117,10 @@ func translated(n *translator, tensors []Tensor) (map[string]*Tensor, error) {
 }
 
 // compare sorts the parameters into matched, missing and mismatched.
-func compare(params []*layers.Param, byName map[string]*Tensor) Report {
+func compare(params []layers.FloatParam, byName map[string]*Tensor) Report {
 	var r Report
 	for _, p := range params {
-		t, shape := byName[p.Name], []int(p.Value.Shape())
+		t, shape := byName[p.Name], p.Shape
 		switch {
 		case t == nil:
 			r.Missing = append(r.Missing, p.Name)

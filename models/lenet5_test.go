@@ -159,3 +159,18 @@ func TestTrainingStepAllocates(t *testing.T) {
 		})
 	}
 }
+
+func TestLeNet5BN(t *testing.T) {
+	t.Parallel()
+	net, err := New("lenet5bn", Options{Input: mnist, Classes: 10, Methods: layers.Methods{Weights: quantops.MustParse("lbw:1"), State: layers.StateBatchNorm{On: true, Every: 1}}, EdgeBits: 8})
+	require.NoError(t, err)
+	names := map[string]int{}
+	for _, p := range net.Params() {
+		names[p.Name] = len(p.Data())
+	}
+	require.Equal(t, 2*16*6*25, names["conv2.weight.logits"])
+	require.Equal(t, 16, names["bn2.soft_mean"])
+	require.Contains(t, names, "conv1.weight", "an edge of 8 bits")
+	require.NotContains(t, names, "bn1.soft_mean")
+	require.NotContains(t, names, "fc2.weight.scale", "batch normalization follows")
+}

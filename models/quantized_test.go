@@ -43,9 +43,9 @@ type small struct {
 	targets []float32
 }
 
-func newSmall(t *testing.T, name string, in layers.Shape) *small {
+func newSmall(t *testing.T, name string, in layers.Shape, weights, activations string) *small {
 	t.Helper()
-	m := layers.Methods{Weights: quantops.MustParse("lsq:4"), Activations: quantops.MustParse("lsq:4")}
+	m := layers.Methods{Weights: quantops.MustParse(weights), Activations: quantops.MustParse(activations), State: layers.StateBatchNorm{On: true, Every: 1}}
 	net, err := New(name, Options{Input: in, Classes: 10, Methods: m, EdgeBits: 8, Seed: 1})
 	require.NoError(t, err)
 	s := &small{t: t, net: net, pixels: make([]uint8, kernel.Lanes*in.Len()), pixel: make([][256]float32, in.Channels)}
@@ -135,7 +135,7 @@ func TestSmallNetworksTrainAndLower(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSmall(t, c.model, c.in)
+			s := newSmall(t, c.model, c.in, "lsq:4", "lsq:4")
 			s.run(layers.Calibration)
 			losses := s.train(3, 3e-4)
 			require.Less(t, losses[len(losses)-1], losses[0]/2, "%v", losses)
@@ -148,5 +148,21 @@ func TestSmallNetworksTrainAndLower(t *testing.T) {
 				require.EqualValues(t, want[i], logit, "logit %d", i)
 			}
 		})
+	}
+}
+
+// ResNet-20 of signs: weights of 1 bit that are searched for, activations of 1 bit, real zeros around them.
+func TestResNet20OfSignsLowers(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t, "resnet20p", layers.Shape{Channels: 3, Height: 10, Width: 9}, "lbw:1", "dorefa:1")
+	s.run(layers.Calibration)
+	s.net.Anneal(layers.Annealing{Temperature: 0.5})
+	require.NotEmpty(t, s.train(2, 1e-3))
+	model, err := s.net.Lower(s.pixel, make([]string, s.net.Output.Len()))
+	require.NoError(t, err)
+	want, err := model.Program.Run(s.pixels)
+	require.NoError(t, err)
+	for i, logit := range s.run(layers.Evaluation) {
+		require.EqualValues(t, want[i], logit, "logit %d", i)
 	}
 }

@@ -18,7 +18,7 @@ var cifar = layers.Shape{Channels: 3, Height: 32, Width: 32, Signed: true}
 func TestParameters(t *testing.T) {
 	t.Parallel()
 	// Weights, biases, scales and offsets: the papers' 0.27M, 0.46M, 0.66M and 0.85M for ResNets.
-	for name, want := range map[string]int{"resnet20": 269722, "resnet32": 464154, "resnet44": 658586, "resnet56": 853018, "resnet20b": 272474, "resnet8": 78186, "vggsmall": 4660106, "mobilenet": 274506} {
+	for name, want := range map[string]int{"resnet20": 269722, "resnet32": 464154, "resnet44": 658586, "resnet56": 853018, "resnet20b": 272474, "resnet20p": 270410, "resnet8": 78186, "vggsmall": 4660106, "mobilenet": 274506} {
 		network, err := New(name, Options{Input: cifar, Classes: 10})
 		require.NoError(t, err)
 		count := 0

@@ -12,11 +12,16 @@
 //
 // Training, evaluation and export all call the same functions.
 //
+// # Codebooks
+//
+// A [Codebook] maps vectors of weights to codes: each stands for one of a list of vectors, which is found for the weights
+// together with the codes and trained afterwards.
+//
 // # Method strings
 //
 // Methods are named the same way everywhere (command line, configuration, Go): the method, its bits, its options.
 //
-//	none   linear:8   linear:4,asymmetric   lsq:4   lsq:2,per=channel
+//	none   linear:8   linear:4,asymmetric   lsq:4   lsq:2,per=channel   pq:d=9,k=64
 //
 // [Parse] reads one, [Method.String] writes its canonical form.
 //

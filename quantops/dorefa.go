@@ -6,6 +6,7 @@
 //	             dw = dy·(1 - tanh²w)·m/max|tanh w|
 //	1 bit        value = mean|w| for w ≥ 0, else -mean|w|;  dw = dy
 //	activations  code = round(min(max(x, 0), 1)·(2^b-1)),  value = code/(2^b-1);  dx = dy where 0 ≤ x ≤ 1, else 0
+//	their signs  value = 1 for x ≥ 0, else -1;  dx = dy where -1 ≤ x ≤ 1, else 0
 //
 //	-1    -5/7  -3/7  -1/7  1/7   3/7   5/7    1 · m
 //	 |-----|-----|-----|-----|-----|-----|-----|      3 bits of weights: no zero among them
@@ -17,7 +18,9 @@
 // artanh(max|tanh w|·((2i+1)/(2^b-1) - 1)) lie below it.
 //
 // The paper leaves the first and the last layer in floating point. Activations that can be negative, as images are, get linear's
-// signed codes here, since clipping them to [0, 1] would lose them.
+// signed codes here, since clipping them to [0, 1] would lose them; at 1 bit they get their signs, as in networks of binary
+// activations (Courbariaux et al., 2016), and convolutions pad with a real 0. Behind a rectifier there is nothing but one
+// sign: 1 bit is then 0 or 1.
 //
 // Use it for the low bits of its paper (1 and 2 bits of weights with 2 to 4 of activations), behind layers whose outputs
 // lie around [0, 1]; lsq and pact learn where to clip instead.
@@ -39,13 +42,14 @@ var _ WeightQuantizer = (*dorefaWeights)(nil)
 var _ Resizing = (*dorefaWeights)(nil)
 var _ WeightQuantizer = (*dorefaSigns)(nil)
 var _ ActivationQuantizer = (*dorefaActivations)(nil)
+var _ ActivationQuantizer = (*signActivations)(nil)
 
 var dorefaSpec = Spec{
 	Name:        "dorefa",
 	Doc:         "uniform levels of the tangent hyperbolic of weights, and of activations clipped to [0, 1]",
 	Paper:       "Zhou et al., DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients, 2016",
 	Weights:     Bits{1, 8},
-	Activations: Bits{2, 8},
+	Activations: Bits{1, 8},
 	Options: []Option{
 		{Name: "rescale", Doc: "false leaves weights in [-1, 1] as the paper has it, instead of multiplying them by their max|tanh w|", Default: "true", Values: []string{"true", "false"}},
 	},
@@ -60,6 +64,8 @@ func newDoReFa(bits int, options Options, t Target) (Quantizer, error) {
 	switch {
 	case dorefaSpec.given(options, "rescale") && (t.Role == Activations || bits == 1):
 		return nil, fmt.Errorf("rescale=false is for weights of 2 bits or more")
+	case t.Role == Activations && t.Signed && bits == 1:
+		return &signActivations{dorefaActivations{unsignedCodes(1)}}, nil
 	case t.Role == Activations && t.Signed:
 		return newLinear(bits, nil, t)
 	case t.Role == Activations:
@@ -300,4 +306,21 @@ func (q *dorefaActivations) Backward(dx, _, dy, x, theta []float32) {
 
 func (q *dorefaActivations) Grid(theta []float32) (integer.Grid, error) {
 	return q.grid(theta[0]/float32(q.max), 0)
+}
+
+// signActivations are the signs of activations that can be negative.
+type signActivations struct{ dorefaActivations }
+
+func (q *signActivations) Levels(levels, x, _ []float32) { dorefaSigns{}.Levels(levels, x, nil) }
+
+func (q *signActivations) Backward(dx, _, dy, x, theta []float32) {
+	clip := kernel.Clip{Low: -theta[0], High: theta[0]}
+	clip.Gradient(dx, x, dy, x)
+}
+
+func (q *signActivations) Grid(theta []float32) (integer.Grid, error) {
+	g := integer.Grid{Bits: 1, Scale: theta[0], Zero: 1, Max: 1, Table: &integer.Table{
+		Levels: []int32{-1, 1}, Bounds: []float32{-math.SmallestNonzeroFloat32},
+	}}
+	return g, g.Validate()
 }

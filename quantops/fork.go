@@ -5,6 +5,7 @@ import (
 
 	"github.com/goqat/goqat/internal/kernel"
 	"gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
 )
 
 // Fork makes two values of one, for a residual block's shortcut and its body. The gradients of both add up in one
@@ -34,6 +35,35 @@ func Side(n *gorgonia.Node) (*gorgonia.Node, error) {
 	side, err := Apply(sideways{o}, n.Shape(), Input{Node: n, Constant: true})
 	o.sides = append(o.sides, side)
 	return side, err
+}
+
+// Keeping is a Differentiable that computes something on the way to its result that others take in as well, see [Kept].
+type Keeping interface {
+	Differentiable
+	// Keep hands over the memory for it, which Forward fills.
+	Keep(memory []float32)
+	// BackwardKept is Backward, for a result with gradient dy and what has been kept with gradient dkept.
+	BackwardKept(dx [][]float32, dy, dkept, y []float32, x [][]float32) error
+}
+
+// Kept returns a node of the given shape for what the node's [Keeping] function keeps. Like a side's, its users leave their
+// gradients to the function and need learned parameters of their own.
+func Kept(n *gorgonia.Node, shape tensor.Shape) (*gorgonia.Node, error) {
+	o, ok := n.Op().(*operation)
+	if ok {
+		_, ok = o.function.(Keeping)
+	}
+	if !ok || len(o.sides) > 0 {
+		return nil, fmt.Errorf("quantops: node %v keeps nothing, or has been asked before", n)
+	}
+	kept, err := Apply(keeper{o}, shape, Input{Node: n, Constant: true})
+	if err != nil {
+		return nil, err
+	}
+	o.sides = append(o.sides, kept)
+	memory, err := Result(kept)
+	o.function.(Keeping).Keep(memory)
+	return kept, err
 }
 
 // sideUsers is how many nodes take in the operation's sides. Gorgonia differentiates them first, since the operation is
@@ -73,8 +103,18 @@ func (fork) BackwardSum(dx, dy [][]float32, _ []float32, _ [][]float32) error {
 // sideways is the identity whose gradient goes to the operation it is a side of.
 type sideways struct{ of *operation }
 
-func (sideways) String() string { return "side" }
-func (sideways) passing()       {}
+func (sideways) String() string      { return "side" }
+func (sideways) passing()            {}
+func (s sideways) owner() *operation { return s.of }
 
 // Forward is not called, since the result is the input.
 func (sideways) Forward([]float32, [][]float32) error { return nil }
+
+// keeper is what an operation keeps, whose gradient goes to the operation.
+type keeper struct{ of *operation }
+
+func (keeper) String() string      { return "kept" }
+func (k keeper) owner() *operation { return k.of }
+
+// Forward has nothing to do: the operation has filled the memory.
+func (keeper) Forward([]float32, [][]float32) error { return nil }

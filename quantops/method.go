@@ -21,33 +21,50 @@ func (e *MethodError) Error() string {
 	return fmt.Sprintf("quantops: method %q: %s", e.Text, e.Reason)
 }
 
-// Parse reads a method string: none, or NAME:BITS[,OPTION[=VALUE]…].
+// Parse reads a method string: none, NAME:BITS[,OPTION[=VALUE]…], or NAME[:OPTION[=VALUE],…] of a method without bits.
 func Parse(text string) (Method, error) {
 	if text == "none" {
 		return Method{}, nil
 	}
-	head, rest, hasOptions := strings.Cut(text, ",")
-	name, bits, hasBits := strings.Cut(head, ":")
+	head, _, _ := strings.Cut(text, ",")
+	name, _, _ := strings.Cut(head, ":")
 	spec, err := Lookup(name)
 	if err != nil {
 		return Method{}, err
 	}
 	m := Method{spec: spec}
-	if !hasBits {
-		return Method{}, &MethodError{text, fmt.Sprintf("the number of bits is missing; write for example %q", name+":"+strconv.Itoa(max(spec.Weights.Max, spec.Activations.Max)))}
-	}
-	if m.bits, err = strconv.Atoi(bits); err != nil {
-		return Method{}, &MethodError{text, fmt.Sprintf("%q is not a number of bits", bits)}
-	}
-	if !spec.Weights.has(m.bits) && !spec.Activations.has(m.bits) {
-		return Method{}, &MethodError{text, fmt.Sprintf("%s has %s", name, spec.bits())}
+	options, hasOptions := strings.TrimPrefix(text, name), text != name
+	if spec.hasBits() {
+		var bits string
+		bits, options, hasOptions = strings.Cut(options, ",")
+		if m.bits, err = spec.parseBits(text, bits); err != nil {
+			return Method{}, err
+		}
+	} else if hasOptions && options[0] != ':' {
+		return Method{}, &MethodError{text, fmt.Sprintf("options of %s follow a colon; write %q", name, name+":"+options[1:])}
 	}
 	if hasOptions {
-		if m.options, err = spec.parseOptions(text, rest); err != nil {
+		if m.options, err = spec.parseOptions(text, strings.TrimPrefix(options, ":")); err != nil {
 			return Method{}, err
 		}
 	}
 	return m, nil
+}
+
+// parseBits reads a colon and a number of bits that the method has.
+func (s *Spec) parseBits(text, part string) (int, error) {
+	digits, ok := strings.CutPrefix(part, ":")
+	if !ok {
+		return 0, &MethodError{text, fmt.Sprintf("the number of bits is missing; write for example %q", s.Name+":"+strconv.Itoa(max(s.Weights.Max, s.Activations.Max)))}
+	}
+	bits, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0, &MethodError{text, fmt.Sprintf("%q is not a number of bits", digits)}
+	}
+	if !s.Weights.has(bits) && !s.Activations.has(bits) {
+		return 0, &MethodError{text, fmt.Sprintf("%s has %s", s.Name, s.bits())}
+	}
+	return bits, nil
 }
 
 // MustParse is Parse for strings known to be right; it panics on an error.
@@ -70,7 +87,7 @@ func (m Method) Name() string {
 	return m.spec.Name
 }
 
-// Bits returns the bits of a code; 32 for none.
+// Bits returns the bits of a code; 32 for none, 0 for methods without bits.
 func (m Method) Bits() int {
 	if m.None() {
 		return 32
@@ -96,17 +113,23 @@ func (m Method) String() string {
 	if m.None() {
 		return "none"
 	}
-	text := m.spec.Name + ":" + strconv.Itoa(m.bits)
+	var parts []string
+	if m.spec.hasBits() {
+		parts = append(parts, strconv.Itoa(m.bits))
+	}
 	for _, o := range m.spec.Options {
 		switch value, ok := m.options[o.Name]; {
 		case !ok || value == o.Default:
 		case o.Flag():
-			text += "," + o.Name
+			parts = append(parts, o.Name)
 		default:
-			text += "," + o.Name + "=" + value
+			parts = append(parts, o.Name+"="+value)
 		}
 	}
-	return text
+	if len(parts) == 0 {
+		return m.spec.Name
+	}
+	return m.spec.Name + ":" + strings.Join(parts, ",")
 }
 
 // MarshalText and UnmarshalText let configurations hold methods as strings.
@@ -121,22 +144,51 @@ func (m *Method) UnmarshalText(text []byte) error {
 	return err
 }
 
+// check refuses a role that the method does not have at its bits.
+func (m Method) check(role Role) error {
+	switch r := m.spec.role(role); {
+	case r.Max == 0:
+		return &MethodError{m.String(), fmt.Sprintf("%s is not for %s", m.spec.Name, role)}
+	case !r.has(m.bits):
+		return &MethodError{m.String(), fmt.Sprintf("%s of %s have %s", role, m.spec.Name, r)}
+	}
+	return nil
+}
+
 // Quantizer makes the method's quantizer for one tensor; nil for none.
 func (m Method) Quantizer(t Target) (Quantizer, error) {
 	if m.None() {
 		return nil, nil
 	}
-	switch r := m.spec.role(t.Role); {
-	case r.Max == 0:
-		return nil, &MethodError{m.String(), fmt.Sprintf("%s is not for %s", m.spec.Name, t.Role)}
-	case !r.has(m.bits):
-		return nil, &MethodError{m.String(), fmt.Sprintf("%s of %s have %s", t.Role, m.spec.Name, r)}
+	if m.spec.NewCodebook != nil && t.Role == Weights {
+		return nil, &MethodError{m.String(), "its codes stand for several weights: it has a codebook instead of a quantizer"}
+	}
+	if err := m.check(t.Role); err != nil {
+		return nil, err
+	}
+	if m.spec.New == nil {
+		return nil, &MethodError{m.String(), m.spec.Name + " quantizes no given tensor"}
 	}
 	q, err := m.spec.New(m.bits, m.options, t)
 	if err != nil {
 		return nil, &MethodError{m.String(), err.Error()}
 	}
 	return q, nil
+}
+
+// HasCodebook says whether the method's codes stand for vectors of weights, or for values, from a list.
+func (m Method) HasCodebook() bool { return !m.None() && m.spec.NewCodebook != nil }
+
+// Codebook describes the codebook of a weight tensor of the shape [outputs][…]; nil for methods that have a quantizer or none.
+func (m Method) Codebook(shape []int) (*Codebook, error) {
+	if !m.HasCodebook() {
+		return nil, nil
+	}
+	c, err := m.spec.NewCodebook(m.bits, m.options, shape)
+	if err != nil {
+		return nil, &MethodError{m.String(), err.Error()}
+	}
+	return c, nil
 }
 
 // Options holds the options that a method string names; absent ones have their defaults.

@@ -34,6 +34,11 @@ func TestParse(t *testing.T) {
 		"linear:2,sign=signed,per=auto":  "linear:2,sign=signed",
 		"lsq:2,inside=exact,per=channel": "lsq:2,per=channel,inside=exact", // in the order of the documentation
 		"lsq:8,range=full":               "lsq:8",
+		"kmeans:3":                       "kmeans:3",
+		"pq":                             "pq",
+		"pq:d=9,k=256":                   "pq",
+		"pq:k=64,d=18":                   "pq:d=18,k=64",
+		"vq:assign=weighted,k=256":       "vq:assign=weighted",
 	} {
 		m, err := Parse(text)
 		require.NoError(t, err, text)
@@ -79,6 +84,19 @@ func TestParseErrors(t *testing.T) {
 		"linear:4,constant=NaN":            `quantops: method "linear:4,constant=NaN": option constant="NaN": constant is a number in (0, 1]`,
 		"linear:4,constant":                `quantops: method "linear:4,constant": option constant="": constant is a number in (0, 1]`,
 		"lsq:4,per=tensor,per=tensor":      `quantops: method "lsq:4,per=tensor,per=tensor": option "per" is given twice`,
+		"pq:":                              `quantops: method "pq:": no option ""; pq has d, pointwise, k, assign`,
+		"pq,d=9":                           `quantops: method "pq,d=9": options of pq follow a colon; write "pq:d=9"`,
+		"pq:4":                             `quantops: method "pq:4": no option "4"; pq has d, pointwise, k, assign`,
+		"pq:d=9,":                          `quantops: method "pq:d=9,": no option ""; pq has d, pointwise, k, assign`,
+		"pq:d=09":                          `quantops: method "pq:d=09": option d="09": d is a whole number from 1 to 1048576`,
+		"pq:d=0":                           `quantops: method "pq:d=0": option d="0": d is a whole number from 1 to 1048576`,
+		"pq:k=100":                         `quantops: method "pq:k=100": option k="100": k is a power of two from 2 to 65536`,
+		"pq:k=1":                           `quantops: method "pq:k=1": option k="1": k is a power of two from 2 to 65536`,
+		"pq:k=131072":                      `quantops: method "pq:k=131072": option k="131072": k is a power of two from 2 to 65536`,
+		"pq:k=-2":                          `quantops: method "pq:k=-2": option k="-2": k is a power of two from 2 to 65536`,
+		"vq:d=9":                           `quantops: method "vq:d=9": no option "d"; vq has k, assign`,
+		"kmeans":                           `quantops: method "kmeans": the number of bits is missing; write for example "kmeans:8"`,
+		"kmeans:9":                         `quantops: method "kmeans:9": kmeans has 1 to 8 bits for weights and no bits for activations`,
 		"linear:4,asymmetric,asymmetric=1": `quantops: method "linear:4,asymmetric,asymmetric=1": option "asymmetric" is given twice`,
 	} {
 		m, err := Parse(text)
@@ -117,6 +135,9 @@ func TestMethodWithBits(t *testing.T) {
 	narrow := Method{spec: &Spec{Name: "narrow", Weights: Bits{2, 5}, Activations: Bits{2, 4}}, bits: 4}
 	require.Equal(t, "narrow:3", narrow.WithBits(3).String())
 	require.Equal(t, "linear:8", narrow.WithBits(8).String())
+	require.Equal(t, "linear:8", MustParse("pq").WithBits(8).String())
+	require.Equal(t, "linear:8", MustParse("kmeans:3").WithBits(8).String())
+	require.Equal(t, 0, MustParse("pq").Bits())
 	require.Equal(t, "linear:5", narrow.WithBits(5).String(), "edge layers quantize weights and activations")
 	require.Equal(t, 32, Method{}.Bits())
 	require.Equal(t, "none", Method{}.Name())
@@ -143,7 +164,7 @@ func TestSpecs(t *testing.T) {
 		require.NotContains(t, s.Name, "\n")
 		require.NotContains(t, s.Doc, "\n")
 		require.Regexp(t, `^\S.*, .*\d{4}$`, s.Paper, "authors, title, year")
-		require.True(t, s.Weights.Max > 0 || s.Activations.Max > 0, s.Name)
+		require.True(t, s.hasBits() || s.NewCodebook != nil, s.Name)
 		found, err := Lookup(s.Name)
 		require.NoError(t, err)
 		require.Same(t, s, found)
@@ -182,6 +203,9 @@ func FuzzParse(f *testing.F) {
 	f.Add("linear:4,constant=0x1p-3")
 	f.Add("lsq:+4,per=channel,,")
 	f.Add(":,=:,=")
+	f.Add("pq:d=9,k=256")
+	f.Add("pq,d=9")
+	f.Add("vq")
 	for _, s := range All() {
 		for _, text := range s.variants("4") {
 			f.Add(text)
@@ -201,5 +225,11 @@ func FuzzParse(f *testing.F) {
 		b, errB := again.Quantizer(target)
 		require.Equal(t, a, b)
 		require.Equal(t, errA, errB)
+		for _, shape := range [][]int{{16, 8, 3, 3}, {4, 2}} {
+			a, errA := m.Codebook(shape)
+			b, errB := again.Codebook(shape)
+			require.Equal(t, a, b)
+			require.Equal(t, errA, errB)
+		}
 	})
 }

@@ -220,8 +220,9 @@ func (o *operation) SymDiff(inputs gorgonia.Nodes, _, grad *gorgonia.Node) (gorg
 
 // collect hands the gradient of a side to the operation that it is of.
 func (o *operation) collect(gradient *gorgonia.Node) {
-	if s, ok := o.function.(sideways); ok {
-		s.of.incoming = append(s.of.incoming, gradient)
+	if s, ok := o.function.(interface{ owner() *operation }); ok {
+		of := s.owner()
+		of.incoming = append(of.incoming, gradient)
 	}
 }
 
@@ -305,8 +306,15 @@ func (b *backward) Do(values ...gorgonia.Value) (gorgonia.Value, error) {
 		b.dy[i] = dy
 	}
 	return b.run(b, func([]float32) error {
-		if len(b.dy) > 1 {
-			return b.of.function.(Summing).BackwardSum(b.dx, b.dy, b.of.y, b.of.x)
+		switch f := b.of.function.(type) {
+		case Keeping:
+			if len(b.dy) > 1 {
+				return f.BackwardKept(b.dx, b.dy[0], b.dy[1], b.of.y, b.of.x)
+			}
+		case Summing:
+			if len(b.dy) > 1 {
+				return f.BackwardSum(b.dx, b.dy, b.of.y, b.of.x)
+			}
 		}
 		return b.of.function.(Differentiable).Backward(b.dx, b.dy[0], b.of.y, b.of.x)
 	})

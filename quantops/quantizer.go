@@ -33,6 +33,7 @@ type Kind uint8
 const (
 	Learned Kind = iota // follows a gradient
 	Derived             // computed from the tensor each time
+	Fixed               // found once, by a search
 	Running             // follows the data during calibration and training, and stands still in evaluation
 )
 

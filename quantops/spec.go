@@ -29,16 +29,32 @@ type Spec struct {
 	Options     []Option
 	// New makes a quantizer. Options have been checked against the list above; bits against the role.
 	New func(bits int, options Options, t Target) (Quantizer, error)
+	// NewCodebook describes the codebook of weights of a shape [outputs][…]. It is there instead of New for methods of
+	// weights whose codes stand for vectors of weights; those have bits only where bits name the number of vectors.
+	NewCodebook func(bits int, options Options, shape []int) (*Codebook, error)
+	// Relax makes a relaxation instead, of a method that searches for weights.
+	Relax func(bits int, options Options, t Target) (Relaxation, error)
 }
 
 var methods = registry.New[*Spec]("method")
 
 // Register adds a method; its name, documentation and paper must be there, and the name new.
 func Register(s *Spec) {
-	if s.Doc == "" || s.Paper == "" || s.New == nil {
+	if s.Doc == "" || s.Paper == "" || !s.hasConstructor() {
 		panic("quantops: method " + s.Name + " lacks its documentation, paper or constructor")
 	}
 	methods.Register(s.Name, s)
+}
+
+// hasConstructor says whether there is one of the kinds of constructors.
+func (s *Spec) hasConstructor() bool {
+	n := 0
+	for _, there := range []bool{s.New != nil, s.NewCodebook != nil, s.Relax != nil} {
+		if there {
+			n++
+		}
+	}
+	return n == 1
 }
 
 // Lookup finds a method by name.
@@ -52,6 +68,9 @@ func Lookup(name string) (*Spec, error) {
 
 // All returns every method in the order of their names.
 func All() []*Spec { return methods.All() }
+
+// hasBits says whether method strings name a number of bits.
+func (s *Spec) hasBits() bool { return s.Weights.Max > 0 || s.Activations.Max > 0 }
 
 func (s *Spec) role(r Role) Bits {
 	if r == Weights {

@@ -42,6 +42,7 @@ func BenchTraining(ctx context.Context, network *layers.Network, batch, steps in
 	optimizer.SetLearningRate(0.01)
 	done := 0
 	return timeSteps(ctx, steps, func() error {
+		network.Anneal(layers.Annealing{Temperature: 1, Step: done})
 		done++
 		if _, err := g.step(optimizer); err != nil {
 			return located(err, done, 1) // the batch is all there is: each step is an epoch

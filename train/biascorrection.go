@@ -133,7 +133,7 @@ func newMeter(network *layers.Network) (*meter, error) {
 	if err := m.complete(network); err != nil {
 		return nil, err
 	}
-	m.graph, err = newForward(watched, calibrationBatch)
+	m.graph, err = newForward(watched, calibrationBatch, layers.HardBranch)
 	return m, err
 }
 

@@ -21,7 +21,7 @@ func trainedPair(t *testing.T, build func(layers.Methods, int, uint64) (*layers.
 	require.NoError(t, trainer.Close())
 	quantized, err = build(m, 0, 1)
 	require.NoError(t, err)
-	require.NoError(t, restore(quantized, snapshot(float), ownParams))
+	require.NoError(t, adopt(quantized, snapshot(float)))
 	require.NoError(t, Calibrate(quantized, d, 100))
 	return float, quantized
 }

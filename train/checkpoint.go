@@ -258,7 +258,7 @@ func (c *Checkpoint) Network(build func(layers.Methods) (*layers.Network, error)
 	if err != nil {
 		return nil, err
 	}
-	return network, restore(network, c.Params, allParams)
+	return network, restore(network, c.Params)
 }
 
 // snapshot copies all parameters of a network.
@@ -270,31 +270,63 @@ func snapshot(network *layers.Network) []Tensor {
 	return tensors
 }
 
-// restore sets the parameters of a network that want selects; each must be there with its shape.
-func restore(network *layers.Network, tensors []Tensor, want func(*layers.Param) bool) error {
-	byName := map[string]Tensor{}
-	for _, t := range tensors {
-		byName[t.Name] = t
-	}
+// restore sets all parameters of a network; each must be there with its shape.
+func restore(network *layers.Network, tensors []Tensor) error {
+	byName := tensorsByName(tensors)
 	for _, p := range network.Params() {
-		if !want(p) {
-			continue
-		}
-		t, ok := byName[p.Name]
-		if !ok {
-			return checkpointErrorf("it has no parameter %q", p.Name)
-		}
-		if !slices.Equal(t.Shape, p.Value.Shape()) {
-			return checkpointErrorf("parameter %q has shape %v; the network's has %v", p.Name, t.Shape, []int(p.Value.Shape()))
+		t, err := tensorOf(byName, p.Name, p.Value.Shape())
+		if err != nil {
+			return err
 		}
 		copy(p.Data(), t.Data)
 	}
 	return nil
 }
 
-// allParams selects every parameter, and ownParams those that do not belong to a quantizer.
-func allParams(*layers.Param) bool   { return true }
-func ownParams(p *layers.Param) bool { return !p.Theta }
+// floatSnapshot copies what a network's parameters would be without quantizers.
+func floatSnapshot(network *layers.Network) []Tensor {
+	var tensors []Tensor
+	for _, p := range network.FloatParams() {
+		tensors = append(tensors, Tensor{p.Name, slices.Clone(p.Shape), slices.Clone(p.Get())})
+	}
+	return tensors
+}
+
+// adopt lets a network start from the parameters of one without quantizers; each must be there with its shape.
+func adopt(network *layers.Network, tensors []Tensor) error {
+	byName := tensorsByName(tensors)
+	for _, p := range network.FloatParams() {
+		t, err := tensorOf(byName, p.Name, p.Shape)
+		if err != nil {
+			return err
+		}
+		p.Set(t.Data)
+	}
+	return nil
+}
+
+func tensorsByName(tensors []Tensor) map[string]Tensor {
+	byName := map[string]Tensor{}
+	for _, t := range tensors {
+		byName[t.Name] = t
+	}
+	return byName
+}
+
+// fits says whether the tensor has the shape of a parameter.
+func (t Tensor) fits(p *layers.Param) bool { return slices.Equal(t.Shape, p.Value.Shape()) }
+
+// tensorOf returns the tensor of a name, which must have that shape.
+func tensorOf(byName map[string]Tensor, name string, shape []int) (Tensor, error) {
+	t, ok := byName[name]
+	if !ok {
+		return t, checkpointErrorf("it has no parameter %q", name)
+	}
+	if !slices.Equal(t.Shape, shape) {
+		return t, checkpointErrorf("parameter %q has shape %v; the network's has %v", name, t.Shape, shape)
+	}
+	return t, nil
+}
 
 // WeightsHash returns the SHA-256 of all parameters in the order of their names: of each the name, a zero byte and
 // the elements as little-endian float32.

@@ -17,39 +17,41 @@ import (
 
 // Config describes a run completely: running it again gives the same weights, bit for bit. It is what config.yaml holds.
 type Config struct {
-	Model           string          `yaml:"model"`
-	Data            string          `yaml:"data"`
-	DataDir         string          `yaml:"data_dir,omitempty"`      // folder of the data set; empty for its default place
-	Normalize       string          `yaml:"normalize,omitempty"`     // of pixels, instead of the data set's own; see datasets.Normalizations
-	AugmentPad      int             `yaml:"augment_pad"`             // training images are padded by so many zeros and cropped at random
-	AugmentFlip     bool            `yaml:"augment_flip"`            // and mirrored at random
-	TrainImages     int             `yaml:"train_images"`            // first so many training images; 0 means all
-	Validation      int             `yaml:"validation"`              // images split off the training set to follow the training with; 0 means none
-	Weights         quantops.Method `yaml:"weights"`                 // method of the weights
-	Acts            quantops.Method `yaml:"acts"`                    // method of the activations
-	EdgeBits        int             `yaml:"edge_bits"`               // bits of first and last layer; 0 means those of the others
-	FoldBN          bool            `yaml:"fold_bn"`                 // quantize weights as the batch normalization after them scales them; see layers.Methods
-	Winograd        bool            `yaml:"winograd"`                // train 3x3 convolutions by Winograd's algorithm where that pays; see layers.Network
-	Seed            uint64          `yaml:"seed"`                    // of initial weights and the order of images
-	Init            string          `yaml:"init,omitempty"`          // run folder or file that the float network starts from
-	InitHash        string          `yaml:"init_hash,omitempty"`     // SHA-256 of that file
-	Teacher         string          `yaml:"teacher,omitempty"`       // run folder or file of a network to learn from in both phases
-	TeacherModel    string          `yaml:"teacher_model,omitempty"` // its network; empty for the run's own, or what a checkpoint says
-	TeacherHash     string          `yaml:"teacher_hash,omitempty"`  // SHA-256 of its file
-	Temperature     float64         `yaml:"temperature"`             // of teacher and student; see Distillation
-	DistillWeight   float64         `yaml:"distill_weight"`          // of the teacher in the loss; see Distillation
-	Batch           int             `yaml:"batch"`                   // images of a step
-	Optimizer       string          `yaml:"optimizer"`               // sgd or adamw
-	Momentum        float64         `yaml:"momentum"`                // of sgd
-	Nesterov        bool            `yaml:"nesterov"`                // of sgd
-	WeightDecay     float64         `yaml:"weight_decay"`            // L2, or decoupled
-	Decoupled       bool            `yaml:"decoupled"`               // take weight decay past the gradient (sgd; adamw always does)
-	Smoothing       float64         `yaml:"label_smoothing"`         // 0 to 1
-	Calibration     int             `yaml:"calibration"`             // training images that activation ranges start from
-	FreezeBN        int             `yaml:"freeze_bn"`               // last epochs of the quantized phase in which batch normalization stands still
-	CheckpointSteps int             `yaml:"checkpoint_steps"`        // steps between checkpoints inside an epoch; 0 means only after epochs
-	Float           PhaseConfig     `yaml:"float"`                   // training of the float network
-	Quantized       PhaseConfig     `yaml:"quantized"`               // training of the quantized network that starts from it
+	Model           string                `yaml:"model"`
+	Data            string                `yaml:"data"`
+	DataDir         string                `yaml:"data_dir,omitempty"`      // folder of the data set; empty for its default place
+	Normalize       string                `yaml:"normalize,omitempty"`     // of pixels, instead of the data set's own; see datasets.Normalizations
+	AugmentPad      int                   `yaml:"augment_pad"`             // training images are padded by so many zeros and cropped at random
+	AugmentFlip     bool                  `yaml:"augment_flip"`            // and mirrored at random
+	TrainImages     int                   `yaml:"train_images"`            // first so many training images; 0 means all
+	Validation      int                   `yaml:"validation"`              // images split off the training set to follow the training with; 0 means none
+	Weights         quantops.Method       `yaml:"weights"`                 // method of the weights
+	Acts            quantops.Method       `yaml:"acts"`                    // method of the activations
+	EdgeBits        int                   `yaml:"edge_bits"`               // bits of first and last layer; 0 means those of the others
+	FoldBN          bool                  `yaml:"fold_bn"`                 // quantize weights as the batch normalization after them scales them; see layers.Methods
+	Winograd        bool                  `yaml:"winograd"`                // train 3x3 convolutions by Winograd's algorithm where that pays; see layers.Network
+	Seed            uint64                `yaml:"seed"`                    // of initial weights and the order of images
+	Init            string                `yaml:"init,omitempty"`          // run folder or file that the float network starts from
+	InitHash        string                `yaml:"init_hash,omitempty"`     // SHA-256 of that file
+	Teacher         string                `yaml:"teacher,omitempty"`       // run folder or file of a network to learn from in both phases
+	TeacherModel    string                `yaml:"teacher_model,omitempty"` // its network; empty for the run's own, or what a checkpoint says
+	TeacherHash     string                `yaml:"teacher_hash,omitempty"`  // SHA-256 of its file
+	Temperature     float64               `yaml:"temperature"`             // of teacher and student; see Distillation
+	DistillWeight   float64               `yaml:"distill_weight"`          // of the teacher in the loss; see Distillation
+	Batch           int                   `yaml:"batch"`                   // images of a step
+	Optimizer       string                `yaml:"optimizer"`               // sgd or adamw
+	Momentum        float64               `yaml:"momentum"`                // of sgd
+	Nesterov        bool                  `yaml:"nesterov"`                // of sgd
+	WeightDecay     float64               `yaml:"weight_decay"`            // L2, or decoupled
+	Decoupled       bool                  `yaml:"decoupled"`               // take weight decay past the gradient (sgd; adamw always does)
+	Smoothing       float64               `yaml:"label_smoothing"`         // 0 to 1
+	Calibration     int                   `yaml:"calibration"`             // training images that activation ranges start from
+	FreezeBN        int                   `yaml:"freeze_bn"`               // last epochs of the quantized phase in which batch normalization stands still
+	Anneal          string                `yaml:"anneal"`                  // temperature of weights that are searched for; see Anneal
+	StateBN         layers.StateBatchNorm `yaml:"state_bn"`                // behind weights that are searched for
+	CheckpointSteps int                   `yaml:"checkpoint_steps"`        // steps between checkpoints inside an epoch; 0 means only after epochs
+	Float           PhaseConfig           `yaml:"float"`                   // training of the float network
+	Quantized       PhaseConfig           `yaml:"quantized"`               // training of the quantized network that starts from it
 }
 
 // maxLearningRate is far above any that trains.
@@ -66,6 +68,7 @@ type PhaseConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		Model: "lenet5", Data: "mnist", Weights: quantops.MustParse("lsq:4"), Acts: quantops.MustParse("lsq:4"), EdgeBits: 8, Seed: 1,
+		Anneal: Anneal{}.String(), StateBN: layers.StateBatchNorm{On: true, Every: 1},
 		Temperature: 4, DistillWeight: 0.5, Batch: 64, Optimizer: "sgd", Momentum: 0.9, WeightDecay: 1e-4, Calibration: 512,
 		Float:     PhaseConfig{Epochs: 3, LearningRate: 0.05, Schedule: "cosine"},
 		Quantized: PhaseConfig{Epochs: 2, LearningRate: 0.02, Schedule: "cosine"},
@@ -247,6 +250,9 @@ func (c Config) Validate() error {
 	if _, err := c.optimizer(); err != nil {
 		return err
 	}
+	if _, err := ParseAnneal(c.Anneal); err != nil {
+		return &UsageError{err}
+	}
 	if err := c.validateTeacher(); err != nil {
 		return err
 	}
@@ -300,7 +306,7 @@ func (c Config) optimizer() (Optimizer, error) {
 
 // methods returns the quantizers of the quantized network.
 func (c Config) methods() layers.Methods {
-	return layers.Methods{Weights: c.Weights, Activations: c.Acts, FoldBatchNorm: c.FoldBN}
+	return layers.Methods{Weights: c.Weights, Activations: c.Acts, FoldBatchNorm: c.FoldBN, State: c.StateBN}
 }
 
 // quantized says whether the run has a quantized phase.

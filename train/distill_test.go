@@ -310,7 +310,7 @@ func TestProgressiveFineTuning(t *testing.T) {
 		old, tuned := byName(before.Params), byName(after.Params)
 		want, err := normalizedNetwork(methods(weights, acts), 0, 5)
 		require.NoError(t, err)
-		require.NoError(t, restore(want, before.Params, ownParams))
+		require.NoError(t, adopt(want, before.Params))
 		require.NoError(t, Calibrate(want, r.Data.Train, r.Config.Calibration))
 		scales := 0
 		for _, p := range want.Params() {

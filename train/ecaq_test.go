@@ -26,7 +26,7 @@ func TestECAQ(t *testing.T) {
 		require.Equal(t, before, float)
 		quantized, err := p.Build(methods("linear:8", "linear:8"))
 		require.NoError(t, err)
-		require.NoError(t, restore(quantized, snapshot(network), ownParams))
+		require.NoError(t, adopt(quantized, floatSnapshot(network)))
 		require.NoError(t, Calibrate(quantized, training, 100))
 		score, err := evaluate(t.Context(), quantized, test)
 		require.NoError(t, err)

@@ -56,6 +56,11 @@ type Evaluator struct {
 
 // NewEvaluator builds the evaluation graph of a network for batches of a number of images.
 func NewEvaluator(network *layers.Network, batch int) (*Evaluator, error) {
+	return NewBranchEvaluator(network, batch, layers.UsualBranch)
+}
+
+// NewBranchEvaluator is NewEvaluator for a branch of a network whose weights are searched for.
+func NewBranchEvaluator(network *layers.Network, batch int, branch layers.Branch) (*Evaluator, error) {
 	if batch < 1 {
 		return nil, fmt.Errorf("train: evaluation batch of %d images: want at least 1", batch)
 	}
@@ -64,6 +69,7 @@ func NewEvaluator(network *layers.Network, batch int) (*Evaluator, error) {
 		return nil, err
 	}
 	e := &Evaluator{network: network, pass: layers.NewPass(layers.Evaluation, batch)}
+	e.pass.Branch = branch
 	e.images, e.labels = make([]float32, blocks*network.Input.Len()*kernel.Lanes), make([]int32, blocks*kernel.Lanes)
 	out, err := network.Forward(e.pass, e.images)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/goqat/goqat/integer"
 	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/quantops"
+	"gorgonia.org/tensor"
 )
 
 // Experiment is a whole run in a folder: float epochs, quantized epochs that start from the float weights, the
@@ -27,7 +28,7 @@ type Experiment struct {
 	// Build makes the run's network with these quantizers.
 	Build func(layers.Methods) (*layers.Network, error)
 	// BuildTeacher makes the network of any configuration with these quantizers, for the run's images. Config.Teacher
-	// needs it.
+	// needs it, and Config.Init where it names a run that has searched for weights.
 	BuildTeacher func(Config, layers.Methods) (*layers.Network, error)
 	// Import, if there, sets a network's parameters from a file of another kind than a checkpoint that Config.Init or
 	// Config.Teacher names.
@@ -38,6 +39,7 @@ type Experiment struct {
 	saved        Checkpoint // what the next checkpoint says besides parameters
 	started      time.Time
 	evaluator    *Evaluator
+	search       searchEvaluators
 	distillation *Distillation // nil for none
 }
 
@@ -167,7 +169,10 @@ func (e *Experiment) quantizedPhase(ctx context.Context, float *layers.Network, 
 	}
 	if c == nil || c.Phase == FloatPhase {
 		c = nil
-		if err := restore(network, snapshot(float), ownParams); err != nil {
+		if err := adopt(network, floatSnapshot(float)); err != nil {
+			return nil, err
+		}
+		if err := e.takeCodes(network); err != nil {
 			return nil, err
 		}
 		data, _, err := e.trainingData()
@@ -192,13 +197,16 @@ func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Net
 		return Evaluation{}, err
 	}
 	defer t.Close()
-	if e.evaluator, err = NewEvaluator(network, EvaluationBatch); err != nil {
+	if e.search, err = newSearchEvaluators(network, e.Config.StateBN); err != nil {
 		return Evaluation{}, err
 	}
 	if c != nil {
 		if err := e.goOn(t, c); err != nil {
 			return Evaluation{}, err
 		}
+	}
+	if e.evaluator, err = NewEvaluator(network, EvaluationBatch); err != nil { // of the codes that there are now
+		return Evaluation{}, err
 	}
 	last := time.Now()
 	t.AfterStep = func(s Step) error {
@@ -234,6 +242,10 @@ func (e *Experiment) trainer(phase Phase, network *layers.Network) (*Trainer, er
 	if err != nil {
 		return nil, err
 	}
+	anneal, err := ParseAnneal(e.Config.Anneal)
+	if err != nil {
+		return nil, err
+	}
 	data, _, err := e.trainingData()
 	if err != nil {
 		return nil, err
@@ -241,7 +253,7 @@ func (e *Experiment) trainer(phase Phase, network *layers.Network) (*Trainer, er
 	return &Trainer{
 		Network: network, Data: data, Epochs: settings.Epochs, Batch: e.Config.Batch, Optimizer: optimizer, Schedule: schedule,
 		LearningRate: settings.LearningRate, Smoothing: e.Config.Smoothing, Seed: e.Config.Seed + uint64(phase), Augmentation: e.Config.augmentation(),
-		Distillation: e.distillation, FreezeBatchNorm: freeze,
+		Distillation: e.distillation, FreezeBatchNorm: freeze, Anneal: anneal,
 	}, nil
 }
 
@@ -259,7 +271,7 @@ func (e *Experiment) trainingData() (training, scored *datasets.Dataset, err err
 
 // goOn sets network, optimizer and position to those of a checkpoint.
 func (e *Experiment) goOn(t *Trainer, c *Checkpoint) error {
-	if err := restore(t.Network, c.Params, allParams); err != nil {
+	if err := restore(t.Network, c.Params); err != nil {
 		return err
 	}
 	if err := t.Optimizer.Restore(c.Optimizer); err != nil {
@@ -284,6 +296,9 @@ func (e *Experiment) afterStep(t *Trainer, s Step) error {
 }
 
 func (e *Experiment) afterEpoch(t *Trainer, s Step) error {
+	if err := e.reestimateHard(t); err != nil {
+		return err
+	}
 	_, scored, err := e.trainingData()
 	if err != nil {
 		return err
@@ -301,6 +316,9 @@ func (e *Experiment) afterEpoch(t *Trainer, s Step) error {
 	}
 	if e.Config.Validation > 0 {
 		m.Scored = "validation"
+	}
+	if m.Search, err = e.searchMetric(t.Network); err != nil {
+		return err
 	}
 	e.saved.Metrics = append(e.saved.Metrics, m)
 	// The checkpoint comes last: once it says that the epoch is over, nothing of the epoch is made up for.
@@ -350,10 +368,8 @@ func (e *Experiment) finish(network *layers.Network) (*Result, error) {
 // floatBytes is the size of all weights, biases and statistics of batch normalization as float32.
 func floatBytes(network *layers.Network) int {
 	bytes := 0
-	for _, p := range network.Params() {
-		if !p.Theta {
-			bytes += 4 * len(p.Data())
-		}
+	for _, p := range network.FloatParams() {
+		bytes += 4 * tensor.Shape(p.Shape).TotalSize()
 	}
 	return bytes
 }

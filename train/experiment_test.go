@@ -225,7 +225,7 @@ func TestInitialCheckpoint(t *testing.T) {
 	require.NoError(t, err)
 	float, err := r.Build(layers.Methods{})
 	require.NoError(t, err)
-	require.NoError(t, restore(float, checkpoint.Params, ownParams))
+	require.NoError(t, adopt(float, checkpoint.Params))
 	evaluator, err := NewEvaluator(float, 64)
 	require.NoError(t, err)
 	score, err := evaluator.Evaluate(r.Data.Test)

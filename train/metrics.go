@@ -21,14 +21,15 @@ func (p Phase) String() string { return [...]string{"float", "quantized"}[p] }
 
 // Metric is a line of metrics.jsonl: an epoch's training loss and the score after it.
 type Metric struct {
-	Phase          string  `json:"phase"`
-	Epoch          int     `json:"epoch"`
-	Step           int     `json:"step"`
-	Loss           float64 `json:"loss"`          // mean over the epoch's steps
-	LearningRate   float64 `json:"learning_rate"` // of the epoch's last step
-	Scored         string  `json:"scored_on"`     // "test" or "validation"
-	Accuracy       float64 `json:"accuracy"`      // in evaluation mode
-	EvaluationLoss float64 `json:"evaluation_loss"`
+	Phase          string        `json:"phase"`
+	Epoch          int           `json:"epoch"`
+	Step           int           `json:"step"`
+	Loss           float64       `json:"loss"`          // mean over the epoch's steps
+	LearningRate   float64       `json:"learning_rate"` // of the epoch's last step
+	Scored         string        `json:"scored_on"`     // "test" or "validation"
+	Accuracy       float64       `json:"accuracy"`      // in evaluation mode
+	EvaluationLoss float64       `json:"evaluation_loss"`
+	Search         *SearchMetric `json:"search,omitempty"` // where weights are searched for
 }
 
 // writeMetrics writes all lines so far, so that a resumed run's file is that of one never interrupted.

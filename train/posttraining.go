@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,8 +23,9 @@ import (
 // PostTraining quantizes a float network without training it, into a run folder: [ModelFile], [CheckpointFile] and
 // [ResultFile], which tells its settings too. It
 //
-//  1. takes the weights of Config.Init, moves scales of channels into them where ECAQ says so, and quantizes them; where their method can do so, by a [Search] on Config.Calibration
-//     images, behind which it takes the statistics of batch normalization anew for the first time,
+//  1. takes the weights of Config.Init, moves scales of channels into them where ECAQ says so, and quantizes them; where their
+//     method can do so, by a [Search] on Config.Calibration images, behind which it takes the statistics of batch
+//     normalization anew for the first time, or by a [CodebookSearch],
 //  2. calibrates the quantizers of activations on Config.Calibration training images,
 //  3. takes the statistics of batch normalization anew ([Reestimation]) in batches of Config.Batch,
 //  4. calibrates again where Recalibrate says so,
@@ -39,6 +41,9 @@ type PostTraining struct {
 	Samples      int  // of a layer for the search of its weights, see [Search]; 0 for all
 	Sequential   bool // search behind the layers quantized before
 	ECAQ         bool // first give channels of activations scales of their own, see [ECAQ]
+	// CentroidSteps and CentroidRate are the training of the centroids of each layer, where weights have codebooks.
+	CentroidSteps int
+	CentroidRate  float64
 }
 
 // PostTrainingResult is the result of a [PostTraining]: that of a run, and its settings.
@@ -59,11 +64,14 @@ type PostTrainingResult struct {
 	AugmentFlip    bool     `json:"augment_flip"`
 	Recalibrate    bool     `json:"recalibrate"`
 	CorrectBias    bool     `json:"correct_bias"`
+	CentroidSteps  int      `json:"centroid_steps,omitempty"`
+	CentroidRate   float64  `json:"centroid_rate,omitempty"`
 	Samples        int      `json:"samples,omitempty"` // of a search
 	Sequential     bool     `json:"sequential,omitempty"`
 	ECAQ           bool     `json:"ecaq"`
 
-	Searched []SearchedLayer `json:"searched,omitempty"`
+	Codebooks []CodebookStep  `json:"codebooks,omitempty"`
+	Searched  []SearchedLayer `json:"searched,omitempty"`
 }
 
 // Check refuses what can't be done before anything is written.
@@ -79,6 +87,10 @@ func (p *PostTraining) Check() error {
 		return usagef("train: re-estimation of batch normalization on %d images: want 0 to %d", p.ReestimateBN, math.MaxInt32)
 	case p.Recalibrate && p.ReestimateBN == 0:
 		return usagef("train: calibrating again comes after a re-estimation of batch normalization: want both or neither")
+	case p.CentroidSteps < 0 || p.CentroidSteps > 0 && !(p.CentroidRate > 0 && p.CentroidRate <= maxLearningRate):
+		return usagef("train: %d steps for centroids at rate %v: want 0 or more, at a rate above 0 and up to %v", p.CentroidSteps, p.CentroidRate, maxLearningRate)
+	case p.CentroidSteps > 0 && !c.Weights.HasCodebook():
+		return usagef("train: weights of %s have no centroids to train", c.Weights)
 	case p.Sequential && !c.Weights.Solves():
 		return usagef("train: %s searches for no weights, sequentially or not", c.Weights)
 	case p.ECAQ && c.Acts.None():
@@ -141,6 +153,7 @@ func (p *PostTraining) newResult() *PostTrainingResult {
 		Result: Result{Model: c.Model, Data: c.Data, Weights: c.Weights.String(), Acts: c.Acts.String(), Seed: c.Seed},
 		Init:   c.Init, InitHash: c.InitHash, Normalize: c.Normalize, EdgeBits: c.EdgeBits, TrainImages: c.TrainImages, Validation: c.Validation,
 		Batch: c.Batch, AugmentPad: c.AugmentPad, AugmentFlip: c.AugmentFlip, Recalibrate: p.Recalibrate, CorrectBias: p.CorrectBias,
+		CentroidSteps: p.CentroidSteps, CentroidRate: p.CentroidRate,
 		ECAQ: p.ECAQ,
 	}
 }
@@ -160,14 +173,20 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 		return nil, err
 	}
 	from := float
-	if p.Config.Weights.Solves() {
-		if from, err = p.search(ctx, float, data, r); err != nil {
-			return nil, err
-		}
+	switch {
+	case p.Config.Weights.Solves():
+		from, err = p.search(ctx, float, data, r)
+	case p.Config.Weights.HasCodebook():
+		from, err = p.findCodebooks(ctx, float, data, r)
 	}
-	if err := restore(network, snapshot(from), ownParams); err != nil {
+	if err != nil {
 		return nil, err
 	}
+	if err := adopt(network, floatSnapshot(from)); err != nil {
+		return nil, err
+	}
+	takeCodes(network, snapshot(from))
+	network.Anneal(layers.Annealing{}) // what is deployed
 	p.tell("calibrating on %d images", r.Calibration)
 	if err := Calibrate(network, data, r.Calibration); err != nil {
 		return nil, err
@@ -182,6 +201,27 @@ func (p *PostTraining) quantize(ctx context.Context, float *layers.Network, r *P
 		}
 	}
 	return network, p.correct(ctx, network, float, data, r)
+}
+
+// findCodebooks makes a network whose weights have codebooks, and whose activations are float.
+func (p *PostTraining) findCodebooks(ctx context.Context, float *layers.Network, data *datasets.Dataset, r *PostTrainingResult) (*layers.Network, error) {
+	c := &p.Config
+	network, err := p.Build(layers.Methods{Weights: c.Weights})
+	if err != nil {
+		return nil, err
+	}
+	if err := adopt(network, floatSnapshot(float)); err != nil {
+		return nil, err
+	}
+	search := &CodebookSearch{
+		Float: float, Data: data, Images: c.Calibration, Steps: p.CentroidSteps, LearningRate: p.CentroidRate, Batch: c.Batch,
+		Augmentation: c.augmentation(), Seed: c.Seed,
+		Report: func(s CodebookStep) {
+			r.Codebooks = append(r.Codebooks, s)
+			p.tell("%s", s)
+		},
+	}
+	return network, search.Run(ctx, network)
 }
 
 // equalize gives channels of the float network scales of their own, if that is wanted.
@@ -205,7 +245,7 @@ func (p *PostTraining) search(ctx context.Context, float *layers.Network, data *
 	if err != nil {
 		return nil, err
 	}
-	if err := restore(network, snapshot(float), ownParams); err != nil {
+	if err := adopt(network, floatSnapshot(float)); err != nil {
 		return nil, err
 	}
 	network.Fit()
@@ -229,7 +269,7 @@ func (p *PostTraining) reestimate(ctx context.Context, network *layers.Network, 
 		p.tell("%s has no batch normalization whose statistics could be taken anew", p.Config.Model)
 		return 0, nil
 	}
-	r := &Reestimation{Data: data, Images: p.ReestimateBN, Batch: p.Config.Batch, Augmentation: p.Config.augmentation(), Seed: p.Config.Seed}
+	r := &Reestimation{Data: data, Images: p.ReestimateBN, Batch: p.Config.Batch, Augmentation: p.Config.augmentation(), Seed: p.Config.Seed, Branch: layers.HardBranch}
 	p.tell("taking the statistics of batch normalization anew on %d images", r.batches()*r.batch())
 	return r.Run(ctx, network)
 }
@@ -313,22 +353,25 @@ func evaluate(ctx context.Context, network *layers.Network, d *datasets.Dataset)
 }
 
 // storedBits returns the mean number of bits that the code of a weight takes in a model, and which layers have how many:
-// a method may store more bits than it is named after.
+// a method may store more bits than it is named after, and one code for several weights.
 func storedBits(model *integer.Model) (mean float64, note string) {
+	type form struct{ bits, vector int }
 	type count struct{ layers, weights int }
-	counts, bits, weights := map[int]count{}, 0, 0
+	counts, bits, weights := map[form]count{}, 0, 0
 	for _, layer := range model.Layers {
-		w, n := &layer.Weights, 1
-		for _, size := range w.Shape {
-			n *= size
-		}
-		each := int(w.Bits)
-		counts[each] = count{counts[each].layers + 1, counts[each].weights + n}
-		bits, weights = bits+each*len(w.Codes), weights+n
+		w := &layer.Weights
+		f := form{int(w.Bits), max(1, w.Vector)}
+		counts[f] = count{counts[f].layers + 1, counts[f].weights + w.Count()}
+		bits, weights = bits+f.bits*len(w.Codes), weights+w.Count()
 	}
+	order := slices.SortedFunc(maps.Keys(counts), func(a, b form) int { return cmp.Or(a.bits-b.bits, a.vector-b.vector) })
 	var parts []string
-	for _, b := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%d bits for the %d weights of %s", b, counts[b].weights, plural(counts[b].layers, "layer")))
+	for _, f := range order {
+		what := ""
+		if f.vector > 1 {
+			what = fmt.Sprintf(" every %d of", f.vector)
+		}
+		parts = append(parts, fmt.Sprintf("%d bits for%s the %d weights of %s", f.bits, what, counts[f].weights, plural(counts[f].layers, "layer")))
 	}
 	return float64(bits) / float64(weights), strings.Join(parts, ", ") + "; tables, scales and biases not counted"
 }

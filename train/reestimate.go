@@ -29,7 +29,8 @@ type Reestimation struct {
 	Images       int               // at least so many: as many batches as they fill, the last one to the full
 	Batch        int               // images of a batch; 0 means 128
 	Augmentation datasets.Augmentation
-	Seed         uint64 // of the order of the images and their augmentation
+	Seed         uint64        // of the order of the images and their augmentation
+	Branch       layers.Branch // of a network whose weights are searched for; the usual one has soft weights
 }
 
 // batches is the number of batches to take.
@@ -59,9 +60,9 @@ func (r *Reestimation) Run(ctx context.Context, network *layers.Network) (images
 		return 0, fmt.Errorf("train: re-estimation: %w", err)
 	}
 	defer loader.Close()
-	s := newBatchStatistics(norms)
+	s := newBatchStatistics(norms, r.Branch)
 	defer s.restore()
-	graph, err := newForward(network, r.batch())
+	graph, err := newForward(network, r.batch(), r.Branch)
 	if err != nil {
 		return 0, err
 	}
@@ -118,16 +119,15 @@ type batchStatistics struct {
 	sums    [][]float64
 }
 
-func newBatchStatistics(norms []*layers.BatchNorm) *batchStatistics {
+func newBatchStatistics(norms []*layers.BatchNorm, branch layers.Branch) *batchStatistics {
 	s := &batchStatistics{norms: norms}
 	for _, l := range norms {
 		s.settled = append(s.settled, layers.BatchNorm{Momentum: l.Momentum, Frozen: l.Frozen})
 		l.Momentum, l.Frozen = 1, false
-		for _, p := range l.Params() {
-			if p.Kind == quantops.Running {
-				s.params, s.before = append(s.params, p), append(s.before, slices.Clone(p.Data()))
-				s.sums = append(s.sums, make([]float64, len(p.Data())))
-			}
+		mean, variance := l.Statistics(branch)
+		for _, p := range []*layers.Param{mean, variance} {
+			s.params, s.before = append(s.params, p), append(s.before, slices.Clone(p.Data()))
+			s.sums = append(s.sums, make([]float64, len(p.Data())))
 		}
 	}
 	return s
@@ -184,12 +184,13 @@ type forward struct {
 	images  []float32
 }
 
-func newForward(network *layers.Network, batch int) (*forward, error) {
+func newForward(network *layers.Network, batch int, branch layers.Branch) (*forward, error) {
 	blocks, err := blocksOf(network, batch)
 	if err != nil {
 		return nil, err
 	}
 	f := &forward{pass: layers.NewPass(layers.Training, batch), images: make([]float32, blocks*network.Input.Len()*kernel.Lanes)}
+	f.pass.Branch = branch
 	if _, err := network.Forward(f.pass, f.images); err != nil {
 		return nil, err
 	}

@@ -130,6 +130,8 @@ func buildNetwork(c Config, m layers.Methods) (*layers.Network, error) {
 		return normalizedNetwork(m, c.EdgeBits, c.Seed)
 	case "depthwise":
 		return depthwiseNetwork(m, c.EdgeBits, c.Seed)
+	case "stacked":
+		return stackedNetwork(m, c.EdgeBits, c.Seed)
 	}
 	return nil, fmt.Errorf("no model %q", c.Model)
 }

@@ -109,8 +109,13 @@ type scheduleOptions struct {
 }
 
 func (o *scheduleOptions) read(spec ScheduleSpec, pairs []string) error {
-	keys := registry.New[struct{}](spec.Name + " key")
-	for _, key := range append(slices.Clone(spec.Keys), warmUpKey) {
+	return o.readKeys(spec.Name, append(slices.Clone(spec.Keys), warmUpKey), pairs)
+}
+
+// readKeys reads pairs whose keys are among those that name has.
+func (o *scheduleOptions) readKeys(name string, known, pairs []string) error {
+	keys := registry.New[struct{}](name + " key")
+	for _, key := range known {
 		keys.Register(key, struct{}{})
 	}
 	for _, pair := range pairs {

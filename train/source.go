@@ -73,12 +73,50 @@ func (e *Experiment) initialize(network *layers.Network) error {
 	}
 	from, err := DecodeCheckpoint(data)
 	if err == nil {
-		err = restore(network, from.Params, ownParams)
+		err = e.adoptFrom(network, from)
 	}
 	if err != nil {
 		return fmt.Errorf("%w (%s)", err, path)
 	}
 	return nil
+}
+
+// takeCodes sets the network's codebooks to those of the run that the configuration starts from, where that had the same
+// method of weights and its weights have not been trained since.
+func (e *Experiment) takeCodes(network *layers.Network) error {
+	c := &e.Config
+	if c.Init == "" || c.Float.Epochs > 0 || len(network.Codebooks()) == 0 {
+		return nil
+	}
+	path, data, err := source{c.Init, &c.InitHash, "starts from", "was started from"}.read(e.Folder)
+	if err != nil || !isCheckpoint(data) {
+		return err
+	}
+	from, err := DecodeCheckpoint(data)
+	if err != nil {
+		return fmt.Errorf("%w (%s)", err, path)
+	}
+	before, err := ParseConfig([]byte(from.Config))
+	if err != nil {
+		return fmt.Errorf("%w (%s)", err, path)
+	}
+	if before.Weights.String() == c.Weights.String() {
+		e.report(Event{Text: fmt.Sprintf("codes and centroids of %d of %s are those of %s", takeCodes(network, from.Params), plural(len(network.Codebooks()), "layer"), path)})
+	}
+	return nil
+}
+
+// adoptFrom lets a float network start from a checkpoint: where that has searched for weights, from the hard ones.
+func (e *Experiment) adoptFrom(network *layers.Network, from *Checkpoint) error {
+	config, err := ParseConfig([]byte(from.Config))
+	if err != nil || from.Phase == FloatPhase || !config.Weights.Searches() || e.BuildTeacher == nil {
+		return adopt(network, expanded(from.Params))
+	}
+	searched, err := from.Network(func(m layers.Methods) (*layers.Network, error) { return e.BuildTeacher(config, m) })
+	if err != nil {
+		return err
+	}
+	return adopt(network, floatSnapshot(searched))
 }
 
 // loadTeacher reads the network that the configuration names as the teacher, if it names one.

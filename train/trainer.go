@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/goqat/goqat/datasets"
 	"github.com/goqat/goqat/internal/kernel"
@@ -44,6 +45,8 @@ type Trainer struct {
 	// FreezeBatchNorm is the number of epochs, the last ones, in which batch normalization uses its running statistics
 	// and leaves them alone.
 	FreezeBatchNorm int
+	// Anneal is the temperature of weights that are searched for.
+	Anneal Anneal
 	// AfterStep, if there, is called after every step; an error stops the training.
 	AfterStep func(Step) error
 
@@ -195,6 +198,7 @@ func (t *Trainer) step(sampler *datasets.Sampler, loader *datasets.Loader, steps
 	}
 	rate := t.Schedule.Rate(t.rate(), Progress{Step: at, Steps: steps, StepsPerEpoch: max(1, t.Data.Len()/t.batch())})
 	t.Optimizer.SetLearningRate(rate)
+	t.Network.Anneal(layers.Annealing{Temperature: t.Anneal.Temperature(float64(at) / float64(steps)), Step: at})
 	batch := loader.Next(at)
 	copy(t.graph.images, batch.Images)
 	copy(t.graph.loss.labels, batch.Labels)
@@ -273,6 +277,11 @@ type trainingGraph struct {
 }
 
 func newTrainingGraph(network *layers.Network, batch int, smoothing float64) (*trainingGraph, error) {
+	return newGraphOf(network, batch, smoothing, nil)
+}
+
+// newGraphOf makes the graph that trains one learned parameter of a network; nil for all of them.
+func newGraphOf(network *layers.Network, batch int, smoothing float64, only *layers.Param) (*trainingGraph, error) {
 	blocks, err := blocksOf(network, batch)
 	if err != nil {
 		return nil, err
@@ -294,12 +303,17 @@ func newTrainingGraph(network *layers.Network, batch int, smoothing float64) (*t
 	if g.value, err = result(loss); err != nil {
 		return nil, err
 	}
-	return g, g.differentiate(loss)
+	return g, g.differentiate(loss, only)
 }
 
-// differentiate adds the gradients of all learned parameters and compiles the graph.
-func (g *trainingGraph) differentiate(loss *gorgonia.Node) error {
+// differentiate adds the gradients of one learned parameter, or all, and compiles the graph. Those behind the one come with
+// it: the paths of a residual sum must all have a gradient.
+func (g *trainingGraph) differentiate(loss *gorgonia.Node, only *layers.Param) error {
 	learned, nodes := g.pass.Learned()
+	if only != nil {
+		from := slices.Index(learned, only)
+		learned, nodes = learned[from:], nodes[from:]
+	}
 	gradients, err := gorgonia.Grad(loss, nodes...)
 	if err != nil {
 		return fmt.Errorf("train: gradients: %w", err)
@@ -311,7 +325,9 @@ func (g *trainingGraph) differentiate(loss *gorgonia.Node) error {
 		}
 		g.parameters = append(g.parameters, Parameter{Name: p.Name, Value: p.Data(), Gradient: gradient, Group: Group{Rate: p.Rate, Decay: p.Decay}})
 	}
-	g.learned = learned
+	if g.learned = learned; only != nil {
+		g.learned, g.parameters = learned[:1], g.parameters[:1]
+	}
 	g.machine = gorgonia.NewTapeMachine(g.pass.Graph)
 	return nil
 }

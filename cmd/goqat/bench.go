@@ -116,12 +116,13 @@ func (b *benchCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&b.model, "model", "resnet20b", "network; see goqat list models (with --peer: this one only, default all that the peer has)")
 	f.IntVar(&b.batch, "batch", 128, "images of a step (not with --peer)")
 	f.IntVar(&b.threads, "threads", 2, "threads")
-	f.StringVar(&b.weights, "weights", "lsq:4", "method of the weights, NAME:BITS[,OPTION…], or none; see goqat list methods")
+	f.StringVar(&b.weights, "weights", "lsq:4", "method of the weights, NAME:BITS[,OPTION…], a codebook NAME[:OPTION…], or none; see goqat list methods")
 	f.StringVar(&b.acts, "acts", "lsq:4", "method of the activations")
 	f.IntVar(&b.steps, "steps", 10, "timed steps, after three to warm up")
 	f.StringVar(&b.peer, "peer", "", "Python script to compare training steps with")
 	f.StringVar(&b.python, "python", "/usr/bin/python3", "interpreter of --peer")
 	f.IntVar(&b.rounds, "rounds", 3, "how often --peer takes its turn")
+	f.TextVar(&b.methods.State, "state-bn", train.DefaultConfig().StateBN, "when training steps look at the hard weights of a search (lbw): off or epoch for never, step, or every so many steps")
 	f.BoolVar(&b.winograd, "winograd", false, "train 3x3 convolutions of stride 1 between 32 channels or more by Winograd's F(2x2,3x3)")
 	f.BoolVar(&b.json, "json", false, "print JSON")
 }
@@ -164,6 +165,9 @@ func (b *benchCommand) check(f *pflag.FlagSet) error {
 	if b.methods.Activations, err = quantops.Parse(b.acts); err != nil {
 		return fmt.Errorf("--acts: %w", err)
 	}
+	if f.Changed("state-bn") && !b.methods.Weights.Searches() {
+		return usagef("bench: --state-bn is of weights that are searched for: it goes with --weights lbw:BITS")
+	}
 	network, err := b.network(b.model, quantizedTraining)
 	if err != nil { // a method may not do for the layers
 		return err
@@ -182,9 +186,9 @@ func (b *benchCommand) quantized() bool {
 // benchClasses is what networks are built to tell apart, as MNIST and CIFAR-10 have.
 const benchClasses = 10
 
-// benchImage returns the usual shape of a model's images: of MNIST for LeNet-5, of CIFAR-10 for the others.
+// benchImage returns the usual shape of a model's images: of MNIST for LeNet-5 and its variants, of CIFAR-10 for the others.
 func benchImage(model string) layers.Shape {
-	if model == "lenet5" {
+	if strings.HasPrefix(model, "lenet5") {
 		return layers.Shape{Channels: 1, Height: 28, Width: 28}
 	}
 	return layers.Shape{Channels: 3, Height: 32, Width: 32, Signed: true}

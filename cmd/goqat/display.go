@@ -36,7 +36,7 @@ func (d *display) event(e train.Event) {
 	case e.Metric != nil:
 		d.end()
 		m := e.Metric
-		fmt.Fprintf(d.progress, "%-9s epoch %2d  loss %.4f  %s accuracy %.4f\n", m.Phase, m.Epoch, m.Loss, m.Scored, m.Accuracy)
+		fmt.Fprintf(d.progress, "%-9s epoch %2d  loss %.4f  %s accuracy %.4f%s\n", m.Phase, m.Epoch, m.Loss, m.Scored, m.Accuracy, searchText(m.Search))
 	default:
 		d.end()
 		fmt.Fprintln(d.progress, e.Text)
@@ -63,4 +63,16 @@ func (d *display) end() {
 		d.bar.Finish()
 		d.bar = nil
 	}
+}
+
+// searchText tells of a search for weights; nothing where there is none.
+func searchText(m *train.SearchMetric) string {
+	if m == nil {
+		return ""
+	}
+	text := fmt.Sprintf("  tau %.3g  entropy %.3f bits  soft %.4f", m.Temperature, m.Entropy, m.Soft)
+	if m.Unmatched != nil {
+		text += fmt.Sprintf("  without state BN %.4f", *m.Unmatched)
+	}
+	return text
 }

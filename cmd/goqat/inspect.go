@@ -57,6 +57,8 @@ middle and the greatest), how many levels are used of those that the codes have,
 the bytes of codes and scales. "/ LINEAR" is the squared error over that of symmetric uniform quantization with a
 scale for each output channel at the same bits, GAIN what the codes' values would have to be multiplied with to come
 closest: far from 1 where a method leaves the size of weights to batch normalization (--layer tells the error with it).
+Of weights that are searched for (lbw) the soft ones count as the real weights, so that the error is the gap to the hard
+ones, and the entropy is that of the choice, in bits.
 
 A run or a checkpoint is shown as it is, or with --weights as that method would quantize its weights, without data or
 training. A PyTorch or safetensors file needs --model and --weights. A .goq file holds no real weights: codes and scales.`,
@@ -71,7 +73,7 @@ training. A PyTorch or safetensors file needs --model and --weights. A .goq file
 	}
 	f := c.Flags()
 	f.StringVar(&i.model, "model", "", "network that the weights of a PyTorch or safetensors file belong to")
-	f.StringVar(&i.weights, "weights", "", "quantize the weights by this method instead, NAME:BITS[,OPTION…]")
+	f.StringVar(&i.weights, "weights", "", "quantize the weights by this method instead, NAME:BITS[,OPTION…] or a codebook NAME[:OPTION…]")
 	f.IntVar(&i.edgeBits, "edge-bits", train.DefaultConfig().EdgeBits, "bits of the first and the last layer with --weights; 0 for those of the others (default of a run: its own)")
 	f.StringVar(&i.data, "data", "", "data set whose images the network of --model takes, where its weights do not tell their size")
 	f.StringVar(&i.dataDir, "data-dir", "", "folder of the data set's files")

@@ -29,7 +29,7 @@ func (s *inspection) print(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n%d weights, %s bits each on average; codes and scales %d bytes, as float32 %d\n", s.Weights, digits(s.MeanBits), s.Bytes, s.FloatBytes)
+	fmt.Fprintf(w, "\n%d weights, %s bits each on average; codes and scales %d bytes, tables %d, as float32 %d\n", s.Weights, digits(s.MeanBits), s.Bytes, s.TableBytes, s.FloatBytes)
 	if s.Methods != "" {
 		fmt.Fprintf(w, "method of the weights: %s\n", printable(s.Methods))
 	}
@@ -59,8 +59,11 @@ func (s *inspection) row(l *layers.LayerInspection) []string {
 	return append(cells, strconv.FormatInt(l.Bytes, 10), scaleText(l))
 }
 
-// bitsOf tells the bits of a code, and those of the method where they are others.
+// bitsOf tells the bits of a code and of how many weights it is, or where they are others the bits of the method.
 func bitsOf(l *layers.LayerInspection) string {
+	if l.Vector > 1 {
+		return fmt.Sprintf("%d/%d", l.CodeBits, l.Vector)
+	}
 	if l.MethodBits == 0 || l.MethodBits == l.CodeBits {
 		return strconv.Itoa(l.CodeBits)
 	}
@@ -76,8 +79,12 @@ func levelsText(l *layers.LayerInspection) string {
 	return fmt.Sprintf("%d/%d", l.LevelsUsed, l.LevelsPossible)
 }
 
+// parameterText tells the parameters of the quantizer, or of a codebook how many centroids it has.
 func parameterText(l *layers.LayerInspection) string {
-	if len(l.Parameters) == 0 {
+	switch {
+	case len(l.Parameters) == 0 && len(l.Planes) > 0:
+		return fmt.Sprintf("%d centroids, scale %s", 1<<l.CodeBits, scaleText(l))
+	case len(l.Parameters) == 0:
 		return "-"
 	}
 	list := make([]string, len(l.Parameters))

@@ -27,6 +27,7 @@ type methodEntry struct {
 	Paper          string        `json:"paper"`
 	WeightBits     []int         `json:"weight_bits"`     // least and most
 	ActivationBits []int         `json:"activation_bits"` // least and most
+	Codebook       bool          `json:"codebook,omitempty"`
 	Options        []optionEntry `json:"options,omitempty"`
 	Page           string        `json:"page,omitempty"` // of a method asked for by name
 }
@@ -121,11 +122,19 @@ func newListing(kinds []string) listing {
 }
 
 func newMethodEntry(s *quantops.Spec) methodEntry {
-	e := methodEntry{Name: s.Name, Doc: s.Doc, Paper: s.Paper, WeightBits: span(s.Weights), ActivationBits: span(s.Activations)}
+	e := methodEntry{Name: s.Name, Doc: s.Doc, Paper: s.Paper, WeightBits: span(s.Weights), ActivationBits: span(s.Activations), Codebook: s.NewCodebook != nil}
 	for _, o := range s.Options {
 		e.Options = append(e.Options, optionEntry{o.Name, o.Doc, o.Default, o.Values})
 	}
 	return e
+}
+
+// weightsText tells the bits of weights, or that the method has a codebook without bits.
+func (m *methodEntry) weightsText() string {
+	if m.Codebook && m.WeightBits == nil {
+		return "codebook"
+	}
+	return bitsText(m.WeightBits)
 }
 
 func span(b quantops.Bits) []int {
@@ -145,7 +154,7 @@ func (l listing) print(w io.Writer) error {
 		fmt.Fprintln(t, "METHOD\tWEIGHTS\tACTIVATIONS\tWHAT IT IS")
 	}
 	for _, m := range l.Methods {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n\t\t\t%s\n", m.Name, bitsText(m.WeightBits), bitsText(m.ActivationBits), m.Doc, m.Paper)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n\t\t\t%s\n", m.Name, m.weightsText(), bitsText(m.ActivationBits), m.Doc, m.Paper)
 		for _, o := range m.Options {
 			fmt.Fprintf(t, "\t\t\t  %s=%s: %s\n", o.Name, o.Default, o.Doc)
 		}
@@ -167,7 +176,7 @@ func (l listing) print(w io.Writer) error {
 
 // printPage writes the page of a method, and what options it has.
 func (m *methodEntry) printPage(w io.Writer) error {
-	fmt.Fprintf(w, "%s: %s\n\n%s\nweights %s, activations %s\n", m.Name, m.Doc, m.Page, bitsText(m.WeightBits), bitsText(m.ActivationBits))
+	fmt.Fprintf(w, "%s: %s\n\n%s\nweights %s, activations %s\n", m.Name, m.Doc, m.Page, m.weightsText(), bitsText(m.ActivationBits))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, o := range m.Options {
 		fmt.Fprintf(t, "  %s=%s\t%s\n", o.Name, o.Default, o.Doc)

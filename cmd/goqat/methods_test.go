@@ -51,9 +51,18 @@ type methodPair struct {
 	floor                      float64 // accuracy to reach
 }
 
+// codebookFloors are codebooks without bits, with vectors that divide the weights of LeNet-5.
+var codebookFloors = map[string]struct {
+	weights  string
+	accuracy float64
+}{"pq": {"pq:d=5", 0.95}, "vq": {"vq", 0.5}}
+
 func methodPairs() []methodPair {
 	var pairs []methodPair
 	for _, s := range quantops.All() {
+		if floor, ok := codebookFloors[s.Name]; ok {
+			pairs = append(pairs, methodPair{s.Name, floor.weights, "lsq:8", floor.accuracy})
+		}
 		usual := min(4, max(s.Weights.Max, s.Activations.Max))
 		for bits := range 17 {
 			if (everyBits || bits == usual) && (hasBits(s.Weights, bits) || hasBits(s.Activations, bits)) {

@@ -21,6 +21,8 @@ type quantizeCommand struct {
 	trainCommand
 	reestimateBN             int
 	recalibrate, correctBias bool
+	centroidSteps            int
+	centroidRate             float64
 	samples                  int
 	sequential, ecaq         bool
 }
@@ -95,6 +97,8 @@ func (q *quantizeCommand) addFlags(f *pflag.FlagSet) {
 	}
 	f.IntVar(&q.reestimateBN, "reestimate-bn", reestimationImages, "take the statistics of batch normalization anew on so many training images, rounded up to whole batches; 0 leaves them as they are")
 	f.BoolVar(&q.recalibrate, "recalibrate", false, "calibrate once more after --reestimate-bn")
+	f.IntVar(&q.centroidSteps, "centroid-steps", 100, "steps of --batch images in which the centroids of each layer learn from the float network, where --weights have a codebook; 0 for none")
+	f.Float64Var(&q.centroidRate, "centroid-rate", 0.5, "largest learning rate of --centroid-steps")
 	f.IntVar(&q.samples, "samples", searchSamples, "search for weights (bitsplit) on so many samples of a layer, output places of the --calibration images; 0 for all")
 	f.BoolVar(&q.sequential, "sequential", false, "search for a layer's weights behind the quantized layers before it, instead of behind float ones")
 	f.BoolVar(&q.ecaq, "ecaq", false, "first give each channel of activations a scale of its own, moved into normalizations and weights: fewer bits of activations lose less")
@@ -112,8 +116,10 @@ func (q *quantizeCommand) run(c *cobra.Command, args []string) error {
 	p := &train.PostTraining{
 		Experiment: train.Experiment{
 			Config: q.config, Folder: q.out, Force: q.force, Data: data, Build: builder(q.config, data.Train), Import: importTensors,
+			BuildTeacher: anyBuilder(data.Train),
 		},
 		ReestimateBN: q.reestimateBN, Recalibrate: q.recalibrate, CorrectBias: q.correctBias,
+		CentroidSteps: q.centroidSteps, CentroidRate: q.centroidRate,
 		Samples: q.samples, Sequential: q.sequential, ECAQ: q.ecaq,
 	}
 	if q.out == "" {
@@ -170,6 +176,20 @@ func (q *quantizeCommand) configure(path string, f *pflag.FlagSet) error {
 	}
 	if q.config.Acts, err = quantops.Parse(q.acts); err != nil {
 		return fmt.Errorf("--acts: %w", err)
+	}
+	return q.configureCentroids(f)
+}
+
+// configureCentroids leaves out the steps for centroids where there are none.
+func (q *quantizeCommand) configureCentroids(f *pflag.FlagSet) error {
+	if !q.config.Weights.HasCodebook() && !f.Changed("centroid-steps") {
+		q.centroidSteps = 0
+	}
+	if q.centroidSteps == 0 {
+		if f.Changed("centroid-rate") {
+			return usagef("quantize: --centroid-rate is of --centroid-steps, which there are none of for weights of %s", q.config.Weights)
+		}
+		q.centroidRate = 0
 	}
 	return q.config.Validate()
 }

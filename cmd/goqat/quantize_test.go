@@ -287,3 +287,51 @@ func TestInterruptedQuantization(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, entries)
 }
+
+// A codebook's run: what it is printed to take is what the file takes, it is what it was once it is read again, and training goes on
+// from its codes.
+func TestQuantizeCodebooks(t *testing.T) {
+	data, run := finishedRun(t)
+	folder := filepath.Join(t.TempDir(), "codes")
+	stdout, stderr := succeed(t, "quantize", run, "--weights", "pq:d=5", "--calibration", "64", "--centroid-steps", "4", "--batch", "16", "--out", folder)
+	r := quantization(t, folder)
+	require.Equal(t, 1.0, *r.Agreement)
+	require.Zero(t, *r.LogitDifference)
+	require.Len(t, read(t, folder, train.ModelFile), *r.Bytes.Integer)
+	require.Less(t, *r.Bytes.Integer, 24000)
+	require.Equal(t, []any{4, 0.5}, []any{r.CentroidSteps, r.CentroidRate})
+	require.Len(t, r.Codebooks, 3)
+	require.Contains(t, stderr, "conv2: 480 vectors of 5 weights, 64 centroids, ")
+	require.Contains(t, stdout, " bits a weight: 6 bits for every 5 of the 2400 weights of 1 layer, 8 bits for ")
+
+	stdout, _ = succeed(t, "eval", folder, "--json")
+	var scored scores
+	require.NoError(t, json.Unmarshal([]byte(stdout), &scored))
+	require.Equal(t, scores{Data: "mnist", Images: testImages, Network: r.Accuracy.FakeQuant, Integer: r.Accuracy.Integer, Agreement: r.Agreement}, scored)
+	stdout, _ = succeed(t, "inspect", folder)
+	require.Regexp(t, `conv2 +16x6x5x5 +pq:d=5 +6/5 .* 64/64 .* 64 centroids, scale 0\.0`, stdout)
+	stdout, _ = succeed(t, "inspect", filepath.Join(folder, train.ModelFile))
+	require.Regexp(t, `conv2 +16x6x5x5 +6/5 .* 64/64 +364 `, stdout)
+
+	tune := func(weights, name string) string {
+		out := filepath.Join(t.TempDir(), name)
+		_, stderr := succeed(t, "train", "--data-dir", data, "--init", folder, "--float-epochs", "0", "--epochs", "1", "--train-images", "32", "--batch", "16",
+			"--weights", weights, "--acts", "linear:8", "--out", out)
+		require.Equal(t, 1.0, *result(t, out).Agreement)
+		return stderr
+	}
+	require.Contains(t, tune("pq:d=5", "same"), "codes and centroids of 3 of 3 layers are those of ")
+	require.NotContains(t, tune("pq:d=5,k=16", "other"), "are those of ")
+	require.NotContains(t, tune("lsq:4", "steps"), "are those of ")
+
+	for want, args := range map[string][]string{
+		"vectors of 9 weights do not divide the 150 weights of an output channel; those of 6 or 10 would": {"--weights", "pq"},
+		"weights of linear:8 have no centroids to train":                                                  {"--centroid-steps", "3"},
+		"--centroid-rate is of --centroid-steps, which there are none of for weights of linear:8":         {"--centroid-rate", "3"},
+		"3 steps for centroids at rate 0":                                                                 {"--weights", "pq:d=5", "--centroid-steps", "3", "--centroid-rate", "0"},
+	} {
+		status, _, stderr := goqat(append([]string{"quantize", run, "--out", filepath.Join(t.TempDir(), "x")}, args...)...)
+		require.Equal(t, exitUsage, status, want)
+		require.Contains(t, stderr, want)
+	}
+}

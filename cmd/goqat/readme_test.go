@@ -35,7 +35,8 @@ func methodTable() string {
 	var table strings.Builder
 	table.WriteString("| method | weights | activations | what it is | paper |\n|---|---|---|---|---|\n")
 	for _, s := range quantops.All() {
-		fmt.Fprintf(&table, "| `%s` | %s | %s | %s | %s |\n", s.Name, bitsText(span(s.Weights)), bitsText(span(s.Activations)), s.Doc, s.Paper)
+		entry := newMethodEntry(s)
+		fmt.Fprintf(&table, "| `%s` | %s | %s | %s | %s |\n", s.Name, entry.weightsText(), bitsText(span(s.Activations)), s.Doc, s.Paper)
 	}
 	return table.String()
 }

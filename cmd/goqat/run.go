@@ -52,6 +52,11 @@ func builder(c train.Config, d *datasets.Dataset) func(layers.Methods) (*layers.
 	}
 }
 
+// anyBuilder returns the function that makes the network of any configuration for the data set's images.
+func anyBuilder(d *datasets.Dataset) func(train.Config, layers.Methods) (*layers.Network, error) {
+	return func(c train.Config, m layers.Methods) (*layers.Network, error) { return builder(c, d)(m) }
+}
+
 // signed says whether normalized images hold negative numbers.
 func signed(d *datasets.Dataset) bool {
 	for c := range d.Channels {

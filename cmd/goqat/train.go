@@ -10,7 +10,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/goqat/goqat/datasets"
-	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/models"
 	"github.com/goqat/goqat/quantops"
 	"github.com/goqat/goqat/train"
@@ -91,8 +90,15 @@ func methodNames(bits func(*quantops.Spec) quantops.Bits) []string {
 	return names
 }
 
+// weightMethods returns those of weights, and the methods that have codebooks without bits.
 func weightMethods() []string {
-	return methodNames(func(s *quantops.Spec) quantops.Bits { return s.Weights })
+	names := methodNames(func(s *quantops.Spec) quantops.Bits { return s.Weights })
+	for _, s := range quantops.All() {
+		if s.NewCodebook != nil && s.Weights.Max == 0 {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 func activationMethods() []string {
@@ -108,7 +114,7 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.Normalize, "normalize", c.Normalize, "normalization of pixels instead of the data set's own: "+strings.Join(datasets.Normalizations(), ", "))
 	f.IntVar(&c.AugmentPad, "augment-pad", c.AugmentPad, "pad training images by so many zeros and crop them at random")
 	f.BoolVar(&c.AugmentFlip, "augment-flip", c.AugmentFlip, "mirror training images at random")
-	f.StringVar(&t.weights, "weights", c.Weights.String(), "method of the weights, NAME:BITS[,OPTION…], or none; see goqat list methods")
+	f.StringVar(&t.weights, "weights", c.Weights.String(), "method of the weights, NAME:BITS[,OPTION…], a codebook NAME[:OPTION…], or none; see goqat list methods")
 	f.StringVar(&t.acts, "acts", c.Acts.String(), "method of the activations")
 	f.IntVar(&c.EdgeBits, "edge-bits", c.EdgeBits, "bits of the first and the last layer; 0 for those of the others")
 	f.BoolVar(&c.FoldBN, "fold-bn", c.FoldBN, "quantize weights as the batch normalization after them scales them (running statistics), in the quantized network")
@@ -132,6 +138,8 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.Validation, "validation", c.Validation, "split off so many training images to follow the training with")
 	f.IntVar(&c.CheckpointSteps, "checkpoint-steps", c.CheckpointSteps, "save every so many steps; 0 for after each epoch only")
 	f.IntVar(&c.FreezeBN, "freeze-bn", c.FreezeBN, "in so many last quantized epochs batch normalization uses its running statistics and leaves them alone")
+	f.StringVar(&c.Anneal, "anneal", c.Anneal, "temperature of weights that are searched for (lbw): exp, linear or sin, and from which 1/τ to which, from which share of the training to which, behind which the choice is one-hot")
+	f.TextVar(&c.StateBN, "state-bn", c.StateBN, "statistics of batch normalization behind weights that are searched for: of soft weights alone (off), of hard ones too in every step (step), every so many steps (a number), or taken anew after every epoch (epoch)")
 	f.StringVar(&c.Init, "init", c.Init, "run folder, checkpoint, PyTorch or safetensors file whose weights the float network starts from; scales are calibrated anew (with --float-epochs 0: fine-tune it)")
 	f.StringVar(&c.Teacher, "teacher", c.Teacher, "run folder, checkpoint, PyTorch or safetensors file of a network whose outputs both phases learn from besides the labels")
 	f.StringVar(&c.TeacherModel, "teacher-model", c.TeacherModel, "network of a PyTorch or safetensors --teacher (default: that of --model)")
@@ -162,7 +170,7 @@ func (t *trainCommand) run(c *cobra.Command, _ []string) error {
 	}
 	experiment := &train.Experiment{
 		Config: t.config, Folder: t.out, Resume: t.resume, Force: t.force, Data: data, Build: builder(t.config, data.Train), Import: importTensors,
-		BuildTeacher: func(c train.Config, m layers.Methods) (*layers.Network, error) { return builder(c, data.Train)(m) },
+		BuildTeacher: anyBuilder(data.Train),
 	}
 	if t.out == "" {
 		if experiment.Folder, err = t.nextFolder(experiment); err != nil {
@@ -231,6 +239,11 @@ func (t *trainCommand) configure(f *pflag.FlagSet) error {
 func (t *trainCommand) checkUsed(f *pflag.FlagSet) error {
 	if t.config.Optimizer == "adamw" && f.Changed("momentum") {
 		return usagef("train: --momentum is of the optimizer sgd; adamw has its own moments")
+	}
+	for _, name := range []string{"anneal", "state-bn"} {
+		if !t.config.Weights.Searches() && f.Changed(name) {
+			return usagef("train: --%s is of weights that are searched for: it goes with --weights lbw:BITS", name)
+		}
 	}
 	for _, name := range []string{"temperature", "distill-weight"} {
 		if t.config.Teacher == "" && f.Changed(name) {

@@ -102,6 +102,7 @@ var exercise = map[string][]string{
 	"validation": {"--validation", "5"}, "weights": {"--weights", "linear:3"}, "acts": {"--acts", "linear:3"}, "edge_bits": {"--edge-bits", "7"},
 	"seed": {"--seed", "18446744073709551615"}, "init": {"--init", "x"}, "batch": {"--batch", "5"}, "optimizer": {"--optimizer", "adamw"},
 	"momentum": {"--momentum", "0.5"}, "nesterov": {"--nesterov"}, "weight_decay": {"--weight-decay", "0.5"}, "decoupled": {"--decoupled"},
+	"anneal": {"--weights", "lbw:1", "--anneal", "sin,to=7"}, "state_bn": {"--weights", "lbw:1", "--state-bn", "epoch"},
 	"freeze_bn": {"--freeze-bn", "1"}, "fold_bn": {"--fold-bn"}, "winograd": {"--winograd"}, "teacher": {"--teacher", "x"}, "teacher_model": {"--teacher", "y", "--teacher-model", "x"},
 	"temperature": {"--teacher", "y", "--temperature", "5"}, "distill_weight": {"--teacher", "y", "--distill-weight", "0.7"},
 	"label_smoothing": {"--label-smoothing", "0.5"}, "calibration": {"--calibration", "5"}, "checkpoint_steps": {"--checkpoint-steps", "5"},
@@ -150,7 +151,8 @@ func TestFlagsCoverTheConfiguration(t *testing.T) {
 			key = name
 		}
 		for _, line := range encoded(args) {
-			if !slices.Contains(defaults, line) && !strings.HasSuffix(line, "/y") { // y is a teacher that a setting is of
+			// y is a teacher that a setting is of, lbw:1 a method
+			if !slices.Contains(defaults, line) && !strings.HasSuffix(line, "/y") && line != "weights: lbw:1" {
 				changed++
 				require.True(t, strings.HasPrefix(strings.TrimSpace(line), key+": "), "%s: %s", name, line)
 			}

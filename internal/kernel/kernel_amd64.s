@@ -9775,6 +9775,320 @@ outer1:
 	VZEROUPPER
 	RET
 
+DATA exponentials<>+0(SB)/4, $0xc2ae0000
+DATA exponentials<>+4(SB)/4, $0xc2ae0000
+DATA exponentials<>+8(SB)/4, $0xc2ae0000
+DATA exponentials<>+12(SB)/4, $0xc2ae0000
+DATA exponentials<>+16(SB)/4, $0xc2ae0000
+DATA exponentials<>+20(SB)/4, $0xc2ae0000
+DATA exponentials<>+24(SB)/4, $0xc2ae0000
+DATA exponentials<>+28(SB)/4, $0xc2ae0000
+DATA exponentials<>+32(SB)/4, $0x3fb8aa3b
+DATA exponentials<>+36(SB)/4, $0x3fb8aa3b
+DATA exponentials<>+40(SB)/4, $0x3fb8aa3b
+DATA exponentials<>+44(SB)/4, $0x3fb8aa3b
+DATA exponentials<>+48(SB)/4, $0x3fb8aa3b
+DATA exponentials<>+52(SB)/4, $0x3fb8aa3b
+DATA exponentials<>+56(SB)/4, $0x3fb8aa3b
+DATA exponentials<>+60(SB)/4, $0x3fb8aa3b
+DATA exponentials<>+64(SB)/4, $0x4b400000
+DATA exponentials<>+68(SB)/4, $0x4b400000
+DATA exponentials<>+72(SB)/4, $0x4b400000
+DATA exponentials<>+76(SB)/4, $0x4b400000
+DATA exponentials<>+80(SB)/4, $0x4b400000
+DATA exponentials<>+84(SB)/4, $0x4b400000
+DATA exponentials<>+88(SB)/4, $0x4b400000
+DATA exponentials<>+92(SB)/4, $0x4b400000
+DATA exponentials<>+96(SB)/4, $0x3f318000
+DATA exponentials<>+100(SB)/4, $0x3f318000
+DATA exponentials<>+104(SB)/4, $0x3f318000
+DATA exponentials<>+108(SB)/4, $0x3f318000
+DATA exponentials<>+112(SB)/4, $0x3f318000
+DATA exponentials<>+116(SB)/4, $0x3f318000
+DATA exponentials<>+120(SB)/4, $0x3f318000
+DATA exponentials<>+124(SB)/4, $0x3f318000
+DATA exponentials<>+128(SB)/4, $0xb95e8083
+DATA exponentials<>+132(SB)/4, $0xb95e8083
+DATA exponentials<>+136(SB)/4, $0xb95e8083
+DATA exponentials<>+140(SB)/4, $0xb95e8083
+DATA exponentials<>+144(SB)/4, $0xb95e8083
+DATA exponentials<>+148(SB)/4, $0xb95e8083
+DATA exponentials<>+152(SB)/4, $0xb95e8083
+DATA exponentials<>+156(SB)/4, $0xb95e8083
+DATA exponentials<>+160(SB)/4, $0x39506967
+DATA exponentials<>+164(SB)/4, $0x39506967
+DATA exponentials<>+168(SB)/4, $0x39506967
+DATA exponentials<>+172(SB)/4, $0x39506967
+DATA exponentials<>+176(SB)/4, $0x39506967
+DATA exponentials<>+180(SB)/4, $0x39506967
+DATA exponentials<>+184(SB)/4, $0x39506967
+DATA exponentials<>+188(SB)/4, $0x39506967
+DATA exponentials<>+192(SB)/4, $0x3ab743ce
+DATA exponentials<>+196(SB)/4, $0x3ab743ce
+DATA exponentials<>+200(SB)/4, $0x3ab743ce
+DATA exponentials<>+204(SB)/4, $0x3ab743ce
+DATA exponentials<>+208(SB)/4, $0x3ab743ce
+DATA exponentials<>+212(SB)/4, $0x3ab743ce
+DATA exponentials<>+216(SB)/4, $0x3ab743ce
+DATA exponentials<>+220(SB)/4, $0x3ab743ce
+DATA exponentials<>+224(SB)/4, $0x3c088908
+DATA exponentials<>+228(SB)/4, $0x3c088908
+DATA exponentials<>+232(SB)/4, $0x3c088908
+DATA exponentials<>+236(SB)/4, $0x3c088908
+DATA exponentials<>+240(SB)/4, $0x3c088908
+DATA exponentials<>+244(SB)/4, $0x3c088908
+DATA exponentials<>+248(SB)/4, $0x3c088908
+DATA exponentials<>+252(SB)/4, $0x3c088908
+DATA exponentials<>+256(SB)/4, $0x3d2aa9c1
+DATA exponentials<>+260(SB)/4, $0x3d2aa9c1
+DATA exponentials<>+264(SB)/4, $0x3d2aa9c1
+DATA exponentials<>+268(SB)/4, $0x3d2aa9c1
+DATA exponentials<>+272(SB)/4, $0x3d2aa9c1
+DATA exponentials<>+276(SB)/4, $0x3d2aa9c1
+DATA exponentials<>+280(SB)/4, $0x3d2aa9c1
+DATA exponentials<>+284(SB)/4, $0x3d2aa9c1
+DATA exponentials<>+288(SB)/4, $0x3e2aaaaa
+DATA exponentials<>+292(SB)/4, $0x3e2aaaaa
+DATA exponentials<>+296(SB)/4, $0x3e2aaaaa
+DATA exponentials<>+300(SB)/4, $0x3e2aaaaa
+DATA exponentials<>+304(SB)/4, $0x3e2aaaaa
+DATA exponentials<>+308(SB)/4, $0x3e2aaaaa
+DATA exponentials<>+312(SB)/4, $0x3e2aaaaa
+DATA exponentials<>+316(SB)/4, $0x3e2aaaaa
+DATA exponentials<>+320(SB)/4, $0x3f000000
+DATA exponentials<>+324(SB)/4, $0x3f000000
+DATA exponentials<>+328(SB)/4, $0x3f000000
+DATA exponentials<>+332(SB)/4, $0x3f000000
+DATA exponentials<>+336(SB)/4, $0x3f000000
+DATA exponentials<>+340(SB)/4, $0x3f000000
+DATA exponentials<>+344(SB)/4, $0x3f000000
+DATA exponentials<>+348(SB)/4, $0x3f000000
+DATA exponentials<>+352(SB)/4, $0x3f800000
+DATA exponentials<>+356(SB)/4, $0x3f800000
+DATA exponentials<>+360(SB)/4, $0x3f800000
+DATA exponentials<>+364(SB)/4, $0x3f800000
+DATA exponentials<>+368(SB)/4, $0x3f800000
+DATA exponentials<>+372(SB)/4, $0x3f800000
+DATA exponentials<>+376(SB)/4, $0x3f800000
+DATA exponentials<>+380(SB)/4, $0x3f800000
+DATA exponentials<>+384(SB)/4, $0x0000007f
+DATA exponentials<>+388(SB)/4, $0x0000007f
+DATA exponentials<>+392(SB)/4, $0x0000007f
+DATA exponentials<>+396(SB)/4, $0x0000007f
+DATA exponentials<>+400(SB)/4, $0x0000007f
+DATA exponentials<>+404(SB)/4, $0x0000007f
+DATA exponentials<>+408(SB)/4, $0x0000007f
+DATA exponentials<>+412(SB)/4, $0x0000007f
+GLOBL exponentials<>(SB), RODATA|NOPTR, $416
+
+// func softAVX2(y *float32, a *float32, n int, r *Relaxation)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softAVX2(SB), NOSPLIT, $0-32
+	MOVQ         y+0(FP), DI
+	MOVQ         a+8(FP), SI
+	MOVQ         n+16(FP), CX
+	MOVQ         r+24(FP), BX
+	VBROADCASTSS 72(BX), Y15
+	MOVQ         80(BX), R8
+	SHLQ         $0x02, R8
+	XORQ         AX, AX
+
+loop:
+	VMOVUPS (SI)(AX*4), Y12
+	LEAQ    (SI)(AX*4), R9
+	ADDQ    R8, R9
+	MOVQ    $0x00000001, R11
+	MOVQ    64(BX), R10
+
+top:
+	VMOVUPS   (R9), Y0
+	VCMPPS    $0x1e, Y12, Y0, Y1
+	VBLENDVPS Y1, Y0, Y12, Y12
+	ADDQ      R8, R9
+	INCQ      R11
+	CMPQ      R11, R10
+	JB        top
+	VXORPS    Y13, Y13, Y13
+	VXORPS    Y14, Y14, Y14
+	LEAQ      (SI)(AX*4), R9
+	MOVQ      $0x00000000, R11
+	MOVQ      64(BX), R10
+
+sums:
+	VMOVUPS      (R9), Y4
+	VSUBPS       Y12, Y4, Y4
+	VMULPS       Y15, Y4, Y4
+	VCMPPS       $0x15, exponentials<>+0(SB), Y4, Y3
+	VMULPS       exponentials<>+32(SB), Y4, Y0
+	VADDPS       exponentials<>+64(SB), Y0, Y0
+	VSUBPS       exponentials<>+64(SB), Y0, Y0
+	VMOVAPS      Y4, Y1
+	VFNMADD231PS exponentials<>+96(SB), Y0, Y1
+	VFNMADD231PS exponentials<>+128(SB), Y0, Y1
+	VMOVUPS      exponentials<>+160(SB), Y2
+	VFMADD213PS  exponentials<>+192(SB), Y1, Y2
+	VFMADD213PS  exponentials<>+224(SB), Y1, Y2
+	VFMADD213PS  exponentials<>+256(SB), Y1, Y2
+	VFMADD213PS  exponentials<>+288(SB), Y1, Y2
+	VFMADD213PS  exponentials<>+320(SB), Y1, Y2
+	VMULPS       Y1, Y1, Y4
+	VFMADD213PS  Y1, Y4, Y2
+	VADDPS       exponentials<>+352(SB), Y2, Y2
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       exponentials<>+384(SB), Y0, Y0
+	VPSLLD       $0x17, Y0, Y0
+	VMULPS       Y0, Y2, Y2
+	VANDPS       Y3, Y2, Y4
+	VADDPS       Y4, Y13, Y13
+	VBROADCASTSS (BX)(R11*4), Y5
+	VFMADD231PS  Y5, Y4, Y14
+	ADDQ         R8, R9
+	INCQ         R11
+	CMPQ         R11, R10
+	JB           sums
+	VDIVPS       Y13, Y14, Y0
+	VMOVUPS      Y0, (DI)(AX*4)
+	ADDQ         $0x08, AX
+	CMPQ         AX, CX
+	JB           loop
+	VZEROUPPER
+	RET
+
+// func softGradientAVX2(da *float32, dy *float32, a *float32, n int, r *Relaxation)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softGradientAVX2(SB), NOSPLIT, $0-40
+	MOVQ         da+0(FP), DI
+	MOVQ         dy+8(FP), DX
+	MOVQ         a+16(FP), SI
+	MOVQ         n+24(FP), CX
+	MOVQ         r+32(FP), BX
+	VBROADCASTSS 72(BX), Y15
+	MOVQ         80(BX), R8
+	SHLQ         $0x02, R8
+	XORQ         AX, AX
+
+loop:
+	VMOVUPS (SI)(AX*4), Y12
+	LEAQ    (SI)(AX*4), R9
+	ADDQ    R8, R9
+	MOVQ    $0x00000001, R11
+	MOVQ    64(BX), R10
+
+top:
+	VMOVUPS   (R9), Y0
+	VCMPPS    $0x1e, Y12, Y0, Y1
+	VBLENDVPS Y1, Y0, Y12, Y12
+	ADDQ      R8, R9
+	INCQ      R11
+	CMPQ      R11, R10
+	JB        top
+	LEAQ      (DI)(AX*4), R12
+	VXORPS    Y13, Y13, Y13
+	VXORPS    Y14, Y14, Y14
+	LEAQ      (SI)(AX*4), R9
+	MOVQ      $0x00000000, R11
+	MOVQ      64(BX), R10
+
+sums:
+	VMOVUPS      (R9), Y4
+	VSUBPS       Y12, Y4, Y4
+	VMULPS       Y15, Y4, Y4
+	VCMPPS       $0x15, exponentials<>+0(SB), Y4, Y3
+	VMULPS       exponentials<>+32(SB), Y4, Y0
+	VADDPS       exponentials<>+64(SB), Y0, Y0
+	VSUBPS       exponentials<>+64(SB), Y0, Y0
+	VMOVAPS      Y4, Y1
+	VFNMADD231PS exponentials<>+96(SB), Y0, Y1
+	VFNMADD231PS exponentials<>+128(SB), Y0, Y1
+	VMOVUPS      exponentials<>+160(SB), Y2
+	VFMADD213PS  exponentials<>+192(SB), Y1, Y2
+	VFMADD213PS  exponentials<>+224(SB), Y1, Y2
+	VFMADD213PS  exponentials<>+256(SB), Y1, Y2
+	VFMADD213PS  exponentials<>+288(SB), Y1, Y2
+	VFMADD213PS  exponentials<>+320(SB), Y1, Y2
+	VMULPS       Y1, Y1, Y4
+	VFMADD213PS  Y1, Y4, Y2
+	VADDPS       exponentials<>+352(SB), Y2, Y2
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       exponentials<>+384(SB), Y0, Y0
+	VPSLLD       $0x17, Y0, Y0
+	VMULPS       Y0, Y2, Y2
+	VANDPS       Y3, Y2, Y4
+	VMOVUPS      Y4, (R12)
+	ADDQ         R8, R12
+	VADDPS       Y4, Y13, Y13
+	VBROADCASTSS (BX)(R11*4), Y5
+	VFMADD231PS  Y5, Y4, Y14
+	ADDQ         R8, R9
+	INCQ         R11
+	CMPQ         R11, R10
+	JB           sums
+	VDIVPS       Y13, Y14, Y14
+	VBROADCASTSS exponentials<>+352(SB), Y6
+	VDIVPS       Y13, Y6, Y13
+	VMULPS       (DX)(AX*4), Y15, Y7
+	LEAQ         (DI)(AX*4), R9
+	MOVQ         $0x00000000, R11
+	MOVQ         64(BX), R10
+
+gradients:
+	VMULPS       (R9), Y13, Y0
+	VBROADCASTSS (BX)(R11*4), Y1
+	VSUBPS       Y14, Y1, Y1
+	VMULPS       Y1, Y0, Y0
+	VMULPS       Y0, Y7, Y0
+	VMOVUPS      Y0, (R9)
+	ADDQ         R8, R9
+	INCQ         R11
+	CMPQ         R11, R10
+	JB           gradients
+	ADDQ         $0x08, AX
+	CMPQ         AX, CX
+	JB           loop
+	VZEROUPPER
+	RET
+
+// func hardAVX2(y *float32, a *float32, n int, r *Relaxation)
+// Requires: AVX
+TEXT ·hardAVX2(SB), NOSPLIT, $0-32
+	MOVQ         y+0(FP), DI
+	MOVQ         a+8(FP), SI
+	MOVQ         n+16(FP), CX
+	MOVQ         r+24(FP), BX
+	VBROADCASTSS 72(BX), Y15
+	MOVQ         80(BX), R8
+	SHLQ         $0x02, R8
+	XORQ         AX, AX
+
+loop:
+	VMOVUPS      (SI)(AX*4), Y12
+	VSUBPS       Y12, Y12, Y13
+	VBROADCASTSS (BX), Y14
+	LEAQ         (SI)(AX*4), R9
+	ADDQ         R8, R9
+	MOVQ         $0x00000001, R11
+	MOVQ         64(BX), R10
+
+top:
+	VMOVUPS      (R9), Y0
+	VSUBPS       Y0, Y0, Y1
+	VADDPS       Y1, Y13, Y13
+	VCMPPS       $0x1e, Y12, Y0, Y1
+	VBLENDVPS    Y1, Y0, Y12, Y12
+	VBROADCASTSS (BX)(R11*4), Y2
+	VBLENDVPS    Y1, Y2, Y14, Y14
+	ADDQ         R8, R9
+	INCQ         R11
+	CMPQ         R11, R10
+	JB           top
+	VADDPS       Y13, Y14, Y0
+	VMOVUPS      Y0, (DI)(AX*4)
+	ADDQ         $0x08, AX
+	CMPQ         AX, CX
+	JB           loop
+	VZEROUPPER
+	RET
+
 // func affineAVX2(y *float32, x *float32, n int, scale float32, offset float32)
 // Requires: AVX, FMA3, MMX+
 TEXT ·affineAVX2(SB), NOSPLIT, $0-32

@@ -29,6 +29,9 @@ func (p *PReLU) InputGradient(dx, dy, x, slope []float32) {
 	n.each(func(b, c int) { rectify(n.at(dx, b, c), n.at(dy, b, c), n.at(x, b, c), slope[c]) })
 }
 
+// Rectify makes y where it is not positive slope·y.
+func Rectify(y []float32, slope float32) { rectify(y, y, y, slope) }
+
 // rectify computes y = v where x > 0, else slope·v. Signs of activations follow no pattern that a branch could be
 // predicted from, so that the factor is chosen by masks.
 func rectify(y, v, x []float32, slope float32) {

@@ -300,3 +300,27 @@ func sumProductsSIMD(sum, product *[Lanes]float32, dy, x []float32, mean float32
 	}
 	return n
 }
+
+func (r *Relaxation) softSIMD(y, a []float32) int {
+	n := vectors(len(y))
+	if n > 0 {
+		softAVX2(&y[0], &a[0], n, r)
+	}
+	return n
+}
+
+func (r *Relaxation) gradientSIMD(da, dy, a []float32) int {
+	n := vectors(len(dy))
+	if n > 0 {
+		softGradientAVX2(&da[0], &dy[0], &a[0], n, r)
+	}
+	return n
+}
+
+func (r *Relaxation) hardSIMD(y, a []float32) int {
+	n := vectors(len(y))
+	if n > 0 {
+		hardAVX2(&y[0], &a[0], n, r)
+	}
+	return n
+}

@@ -65,3 +65,9 @@ func inputGradientSIMD(dx, dy, x []float32, scale, slope, offset float32) int { 
 func sumSquaresSIMD(sum, squares *[Lanes]float32, x []float32, origin float32) int { return 0 }
 
 func sumProductsSIMD(sum, product *[Lanes]float32, dy, x []float32, mean float32) int { return 0 }
+
+func (r *Relaxation) softSIMD(y, a []float32) int { return 0 }
+
+func (r *Relaxation) gradientSIMD(da, dy, a []float32) int { return 0 }
+
+func (r *Relaxation) hardSIMD(y, a []float32) int { return 0 }

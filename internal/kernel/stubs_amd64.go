@@ -129,6 +129,21 @@ func octavesAVX512(y *float32, x *float32, n int, o *octaves)
 //go:noescape
 func clipAVX2(lanes *float64, dx *float32, dy *float32, x *float32, n int, c *Clip, inner int, levels *float32)
 
+// softAVX2 is Relaxation.soft of n elements, a multiple of 16.
+//
+//go:noescape
+func softAVX2(y *float32, a *float32, n int, r *Relaxation)
+
+// softGradientAVX2 is Relaxation.gradient of n elements, a multiple of 16.
+//
+//go:noescape
+func softGradientAVX2(da *float32, dy *float32, a *float32, n int, r *Relaxation)
+
+// hardAVX2 is Relaxation.hard of n elements, a multiple of 16.
+//
+//go:noescape
+func hardAVX2(y *float32, a *float32, n int, r *Relaxation)
+
 // affineAVX2 is y = fma(x, scale, offset) for n elements, a multiple of 16.
 //
 //go:noescape

@@ -29,6 +29,7 @@ func main() {
 	staircases()
 	octaves()
 	clip()
+	relaxation()
 	batchNorm()
 	pools()
 	winograd(avx512)

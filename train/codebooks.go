@@ -1,0 +1,288 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+
+	"github.com/goqat/goqat/datasets"
+	"github.com/goqat/goqat/layers"
+	"github.com/goqat/goqat/quantops"
+)
+
+// CodebookSearch finds the codebooks of a network without labels, layer by layer: behind a layer that has its codebook,
+// others see what it has become. Of each layer it
+//
+//  1. takes the Gram matrix of the layer's inputs on the first Images, if its assignment is weighted,
+//  2. finds codes and centroids for its real weights ([layers.Codes.Find]), and
+//  3. trains its centroids in so many Steps, with SGD of momentum 0.9, to the softmax of the float network:
+//     KL(softmax(float) ‖ softmax(network)), the mean over the images of a step.
+//
+// In the steps batch normalization uses the batch's statistics, and its running ones follow; all other parameters stand
+// still. The rate falls to zero by a cosine in each layer.
+//
+// Stock et al., "And the Bit Goes Down: Revisiting the Quantization of Neural Networks", 2020.
+type CodebookSearch struct {
+	Float        *layers.Network // the same network with real weights
+	Data         *datasets.Dataset
+	Images       int     // that assignments are weighted by
+	Steps        int     // of each layer; 0 leaves the centroids as they are found
+	LearningRate float64 // the largest
+	Batch        int     // images of a step
+	Augmentation datasets.Augmentation
+	Seed         uint64
+	// Report, if there, hears of every layer.
+	Report func(CodebookStep)
+}
+
+// CodebookStep tells what has become of a layer.
+type CodebookStep struct {
+	Layer     string        `json:"layer"`
+	Vectors   int           `json:"vectors"`   // of its weights
+	Length    int           `json:"length"`    // weights of a vector
+	Centroids int           `json:"centroids"` // how many there are
+	Error     layers.Figure `json:"error"`     // share of the weights' squares that is lost, or where weighted of their outputs'
+	Before    layers.Figure `json:"before"`    // loss of the first tenth of the steps
+	After     layers.Figure `json:"after"`     // of the last; NaN for both without steps
+}
+
+// String returns one line.
+func (s CodebookStep) String() string {
+	text := fmt.Sprintf("%s: %d vectors of %d weights, %d centroids, %.1f %% of the squares lost", s.Layer, s.Vectors, s.Length, s.Centroids, 100*float64(s.Error))
+	if math.IsNaN(float64(s.Before)) {
+		return text
+	}
+	return text + fmt.Sprintf("; loss %.4f, trained %.4f", float64(s.Before), float64(s.After))
+}
+
+// Run finds the codebooks that the network has not found yet. When ctx ends it returns [ErrInterrupted].
+func (s *CodebookSearch) Run(ctx context.Context, network *layers.Network) error {
+	books := network.Codebooks()
+	if err := s.check(network); err != nil {
+		return err
+	}
+	t := &centroidTraining{CodebookSearch: s, network: network}
+	if s.Steps > 0 && len(books) > 0 {
+		if err := t.prepare(); err != nil {
+			return err
+		}
+		defer t.close()
+	}
+	for _, book := range books {
+		if ctx.Err() != nil {
+			return ErrInterrupted
+		}
+		if book.Found() {
+			continue
+		}
+		step, err := findCodes(ctx, network, book, s.Data, s.Images)
+		if err != nil {
+			return err
+		}
+		before, after := math.NaN(), math.NaN()
+		if s.Steps > 0 {
+			if before, after, err = t.train(ctx, book); err != nil {
+				return err
+			}
+		}
+		step.Before, step.After = layers.Figure(before), layers.Figure(after)
+		if s.Report != nil {
+			s.Report(step)
+		}
+	}
+	return nil
+}
+
+func (s *CodebookSearch) check(network *layers.Network) error {
+	switch {
+	case s.Float == nil || s.Data == nil:
+		return errors.New("train: codebooks without float network or data")
+	case s.Steps < 0 || s.Steps > 0 && (s.Batch < 1 || !(s.LearningRate > 0)):
+		return fmt.Errorf("train: %d steps of %d images at rate %v for codebooks: want 0 or more of at least 1 at more than 0", s.Steps, s.Batch, s.LearningRate)
+	case s.Steps > 0 && s.Batch > s.Data.Len():
+		return fmt.Errorf("train: steps of %d images for codebooks: there are only %d", s.Batch, s.Data.Len())
+	}
+	if err := sameTask(s.Float, network); err != nil {
+		return err
+	}
+	return fit(network, s.Data)
+}
+
+// findCodes finds the codebook of a layer, for inputs that the first images bring.
+func findCodes(ctx context.Context, network *layers.Network, book layers.Codes, d *datasets.Dataset, images int) (CodebookStep, error) {
+	gram, err := gramOf(ctx, network, book, d, images)
+	if err != nil {
+		return CodebookStep{}, err
+	}
+	w, n := book.Values(), book.Length()
+	left, err := book.Find(gram)
+	if err != nil {
+		return CodebookStep{}, err
+	}
+	return CodebookStep{
+		Layer: book.Layer, Vectors: len(w) / n, Length: n, Centroids: len(book.Centroids().Data()) / n,
+		Error: layers.Figure(left / energy(w, n, gram)),
+	}, nil
+}
+
+// gramOf returns the sum of the Gram matrices of what the vectors of a layer's weights are multiplied with; nil where
+// these have no weight.
+func gramOf(ctx context.Context, network *layers.Network, book layers.Codes, d *datasets.Dataset, images int) ([]float64, error) {
+	if !book.Weighted() {
+		return nil, nil
+	}
+	moments, err := (&Collection{Network: network, Data: d, Images: images}).Run(ctx, book.Layer)
+	if err != nil {
+		return nil, err
+	}
+	n := book.Length()
+	sum := make([]float64, n*n)
+	for _, m := range moments[0].Groups {
+		for from := 0; from < m.Inputs; from += n {
+			for i := range n {
+				for j, v := range m.Gram[(from+i)*m.Inputs+from:][:n] {
+					sum[i*n+j] += v
+				}
+			}
+		}
+	}
+	return sum, nil
+}
+
+// energy is what a codebook of zeros would miss: Σ vᵀ·G·v over the vectors of n weights.
+func energy(w []float32, n int, gram []float64) float64 {
+	sum := 0.0
+	for from := 0; from < len(w); from += n {
+		v := w[from:][:n]
+		for i := range v {
+			if gram == nil {
+				sum += float64(float64(v[i]) * float64(v[i]))
+				continue
+			}
+			for j := range v {
+				sum += float64(float64(v[i]) * float64(gram[i*n+j]*float64(v[j])))
+			}
+		}
+	}
+	return sum
+}
+
+// centroidTraining trains the centroids of one layer after the other.
+type centroidTraining struct {
+	*CodebookSearch
+	network *layers.Network
+	teacher *teacher
+	loader  *datasets.Loader
+	done    int // steps
+}
+
+func (t *centroidTraining) prepare() (err error) {
+	if t.teacher, err = newTeacher(&Distillation{Teacher: t.Float, Temperature: 1, Weight: 1}, t.Batch); err != nil {
+		return err
+	}
+	t.loader, err = datasets.NewLoader(t.Data, t.Batch, t.Seed, t.Augmentation)
+	return err
+}
+
+func (t *centroidTraining) close() {
+	t.loader.Close()
+	t.teacher.evaluator.Close()
+}
+
+// train trains the centroids of a layer and returns the mean loss of the first and of the last tenth of the steps.
+func (t *centroidTraining) train(ctx context.Context, book layers.Codes) (before, after float64, err error) {
+	runtime.GC() // the graph of the layer before
+	graph, err := newGraphOf(t.network, t.Batch, 0, book.Centroids())
+	if err != nil {
+		return 0, 0, err
+	}
+	defer graph.machine.Close()
+	graph.loss.teacher = t.teacher
+	optimizer := &SGD{Momentum: 0.9}
+	tenth := (t.Steps + 9) / 10
+	for i := range t.Steps {
+		if ctx.Err() != nil {
+			return 0, 0, ErrInterrupted
+		}
+		optimizer.SetLearningRate(Cosine{}.Rate(t.LearningRate, Progress{Step: i, Steps: t.Steps, StepsPerEpoch: t.Steps}))
+		loss, err := t.step(graph, optimizer)
+		if err != nil {
+			return 0, 0, fmt.Errorf("train: centroids of %s, step %d: %w", book.Layer, i+1, err)
+		}
+		if i < tenth {
+			before += loss / float64(tenth)
+		}
+		if i >= t.Steps-tenth {
+			after += loss / float64(tenth)
+		}
+	}
+	return before, after, nil
+}
+
+func (t *centroidTraining) step(graph *trainingGraph, optimizer Optimizer) (float64, error) {
+	batch := t.loader.Next(t.done)
+	t.done++
+	copy(graph.images, batch.Images)
+	copy(graph.loss.labels, batch.Labels)
+	if err := t.teacher.look(batch.Images); err != nil {
+		return 0, err
+	}
+	return graph.step(optimizer)
+}
+
+// findWeighted finds codebooks whose assignment is weighted by inputs, where they are not there yet, and says whether it
+// has found any.
+func findWeighted(network *layers.Network, d *datasets.Dataset, images int) (bool, error) {
+	found := false
+	for _, book := range network.Codebooks() {
+		if book.Found() {
+			continue
+		}
+		if _, err := findCodes(context.Background(), network, book, d, images); err != nil {
+			return found, err
+		}
+		found = true
+	}
+	return found, nil
+}
+
+// expanded returns the parameters of a checkpoint with real weights, where it has a codebook of them, set to the
+// centroids of their codes: a network of real weights that does what that of codes did, but for their rounding.
+func expanded(tensors []Tensor) []Tensor {
+	byName, all := tensorsByName(tensors), slices.Clone(tensors)
+	for i, t := range all {
+		codes, centroids := byName[t.Name+".codes"], byName[t.Name+".centroids"]
+		if len(codes.Data) == 0 || len(centroids.Shape) != 2 || len(t.Data) != len(codes.Data)*centroids.Shape[1] {
+			continue
+		}
+		book := quantops.Codebook{Centroids: centroids.Shape[0], Length: centroids.Shape[1]}
+		if book.Check(codes.Data) == nil {
+			all[i].Data = make([]float32, len(t.Data))
+			book.Expand(all[i].Data, codes.Data, centroids.Data)
+		}
+	}
+	return all
+}
+
+// takeCodes sets the codebooks of a network to those among the parameters of another, of the same method of weights, where
+// there are some of their shapes, and returns how many it has taken over.
+func takeCodes(network *layers.Network, from []Tensor) int {
+	byName, taken := tensorsByName(from), 0
+	for _, book := range network.Codebooks() {
+		whole := true
+		for _, p := range book.Params() {
+			whole = whole && byName[p.Name].fits(p)
+		}
+		if !whole {
+			continue
+		}
+		for _, p := range book.Params() {
+			copy(p.Data(), byName[p.Name].Data)
+		}
+		taken++
+	}
+	return taken
+}

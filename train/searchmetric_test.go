@@ -1,0 +1,120 @@
+package train
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/goqat/goqat/layers"
+	"github.com/goqat/goqat/quantops"
+)
+
+// searching is a run that searches for weights.
+func searching(weights, acts, state string) func(*Config) {
+	return func(c *Config) {
+		c.Model, c.Weights, c.Acts, c.EdgeBits = "normalized", quantops.MustParse(weights), quantops.MustParse(acts), 8
+		if err := c.StateBN.UnmarshalText([]byte(state)); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// stackedNetwork is convolutions with batch normalization on top of each other.
+func stackedNetwork(m layers.Methods, edgeBits int, seed uint64) (*layers.Network, error) {
+	root := layers.Sequential{&layers.Conv2D{Outputs: 6, Kernel: 5, Stride: 3, NoBias: true}, &layers.BatchNorm{}, layers.ReLU{}}
+	for range 4 {
+		root = append(root, &layers.Conv2D{Outputs: 6, Kernel: 3, Pad: 1, NoBias: true}, &layers.BatchNorm{}, layers.ReLU{})
+	}
+	root = append(root, layers.MaxPool2D{Window: 2}, layers.Flatten{}, &layers.Linear{Outputs: 10})
+	layers.Quantize(root, m, edgeBits)
+	return layers.NewNetwork(root, layers.Shape{Channels: 1, Height: 28, Width: 28}, seed)
+}
+
+// Soft and hard weights part on the way, and statistics of hard weights close the gap that those of soft ones leave.
+func TestStateBatchNormClosesTheGap(t *testing.T) {
+	for _, state := range []string{"step", "epoch"} {
+		r := newRig(t, t.TempDir(), func(c *Config) {
+			searching("lbw:1", "none", state)(c)
+			c.Model, c.Anneal, c.Quantized.Epochs, c.Float.Epochs = "stacked", "exp,from=1,to=2,end=1", 2, 5
+		})
+		r.Data = digits(t, 1200, 500)
+		r.complete(t)
+		m := r.saved.Metrics[len(r.saved.Metrics)-1]
+		require.NotNil(t, m.Search)
+		require.InDelta(t, 0.5, m.Search.Temperature, 0.05)
+		require.Positive(t, m.Search.Entropy)
+		require.Positive(t, m.Search.Gap)
+		t.Logf("%s: soft %.3f, hard %.3f, hard without state batch normalization %.3f", state, m.Search.Soft, m.Accuracy, *m.Search.Unmatched)
+		require.Greater(t, m.Accuracy, *m.Search.Unmatched+0.1, state)
+		require.Greater(t, m.Accuracy, m.Search.Soft-0.2, state)
+	}
+}
+
+// Where the choice is one-hot, soft and hard network are one, and so are the exported codes.
+func TestOneHotAtLast(t *testing.T) {
+	r := newRig(t, t.TempDir(), searching("lbw:2", "lsq:4", "epoch"))
+	result := r.complete(t)
+	require.Equal(t, 1.0, *result.Agreement)
+	require.Zero(t, *result.LogitDifference)
+	m := r.saved.Metrics[len(r.saved.Metrics)-1]
+	require.Zero(t, m.Search.Temperature)
+	require.Zero(t, m.Search.Entropy)
+	require.Zero(t, m.Search.Gap)
+	require.Nil(t, r.saved.Metrics[0].Search, "the float phase searches for nothing")
+	off := newRig(t, t.TempDir(), searching("lbw:2", "lsq:4", "off"))
+	off.complete(t)
+	require.Nil(t, off.saved.Metrics[3].Search.Unmatched)
+}
+
+// The codes of a file, decoded and put into a float network, give the accuracy of the search to the image.
+func TestDecodedCodesScoreTheSame(t *testing.T) {
+	r := newRig(t, t.TempDir(), searching("lbw:2", "none", "step"))
+	result := r.complete(t)
+	require.Nil(t, result.Accuracy.Integer)
+	model, err := Export(r.network, r.Data.Test, nil)
+	require.NoError(t, err)
+	float, err := buildNetwork(r.Config, layers.Methods{})
+	require.NoError(t, err)
+	tensors := floatSnapshot(r.network)
+	for i := range tensors {
+		for _, l := range model.Layers {
+			if tensors[i].Name == l.Name+".weight" {
+				tensors[i].Data = l.Weights.Decode()
+			}
+		}
+	}
+	require.NoError(t, adopt(float, tensors))
+	score, err := evaluate(t.Context(), float, r.Data.Test)
+	require.NoError(t, err)
+	require.Equal(t, *result.Accuracy.FakeQuant, score.Accuracy)
+}
+
+// A run may start from one that has searched: from its hard weights.
+func TestStartFromASearch(t *testing.T) {
+	folder := t.TempDir()
+	from := newRig(t, folder, searching("lbw:2", "none", "step"))
+	from.complete(t)
+	r := newRig(t, t.TempDir(), func(c *Config) {
+		searching("lsq:4", "lsq:4", "off")(c)
+		c.Init, c.Float.Epochs, c.Quantized.Epochs = filepath.Join(folder, CheckpointFile), 0, 0
+	})
+	result := r.complete(t)
+	require.Equal(t, from.saved.Metrics[3].Accuracy, *result.Accuracy.Float)
+}
+
+// Quantization without training takes the nearest values.
+func TestSearchWithoutTraining(t *testing.T) {
+	folder := t.TempDir()
+	float := newRig(t, folder, func(c *Config) { searching("none", "none", "off")(c) })
+	float.complete(t)
+	r := newRig(t, t.TempDir(), func(c *Config) {
+		searching("lbw:3", "linear:8", "step")(c)
+		c.Init = filepath.Join(folder, CheckpointFile)
+	})
+	p := &PostTraining{Experiment: *r.Experiment, ReestimateBN: 200}
+	result, err := p.Run(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1.0, *result.Agreement)
+	require.Greater(t, *result.Accuracy.FakeQuant, *result.Accuracy.Float-0.15)
+}
