@@ -140,8 +140,8 @@ func NewMoments(rows, columns int) *Moments {
 	return &Moments{Rows: rows, Columns: columns, Sums: make([]float64, rows*columns)}
 }
 
-// Add adds the samples of two panels, which have as many. Where the two are one, only blocks on and above the diagonal are
-// computed: [Moments.Mirror] comes before anyone looks.
+// Add adds the samples of two panels, which have as many. Where the two are one, only blocks on and above the diagonal
+// are computed: [Moments.Mirror] comes before anyone looks.
 func (m *Moments) Add(p, q *Panel) {
 	rows, columns := ceil(m.Rows, panelGroup), ceil(m.Columns, panelGroup)
 	Parallel(rows*columns, func(task int) {
