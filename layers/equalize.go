@@ -184,15 +184,20 @@ func (e *Equalization) exponents(c *consumer, shares []float64) map[int]float64 
 func (c *consumer) scale(channel int) int { return c.inputs[channel*len(c.inputs)/c.layer.in.Channels] }
 
 // Apply gives the channels the scales that follow from what layers want of the channels that they take in, by name; see
-// [Equalization]. It returns how many channels have another scale than 1 now.
+// [Equalization]. It returns how many scales are not 1; channels that a residual sum joins share theirs.
 func (e *Equalization) Apply(wanted map[string][]float64) int {
 	scales := e.scales(wanted)
 	for _, c := range e.consumers {
 		c.multiply(scales)
 	}
-	changed := 0
 	for _, p := range e.producers {
-		changed += p.divide(scales)
+		p.divide(scales)
+	}
+	changed := 0
+	for i, scale := range scales {
+		if e.root(i) == i && scale != 1 {
+			changed++
+		}
 	}
 	return changed
 }
@@ -216,12 +221,8 @@ func (c *consumer) multiply(scales []float64) {
 }
 
 // divide divides the parameters of every output channel by its scale.
-func (p *producer) divide(scales []float64) (changed int) {
+func (p *producer) divide(scales []float64) {
 	for o, at := range p.outputs {
-		if scales[at] == 1 {
-			continue
-		}
-		changed++
 		for _, param := range p.params {
 			each := len(param.Data()) / len(p.outputs)
 			for i := range param.Data()[o*each:][:each] {
@@ -229,5 +230,4 @@ func (p *producer) divide(scales []float64) (changed int) {
 			}
 		}
 	}
-	return changed
 }

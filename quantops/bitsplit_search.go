@@ -31,9 +31,9 @@ type bitOutput struct {
 	moved   bool      // in the latest sweep
 	sweeps  int
 
-	start, error float64 // squared errors: at first, and the least one
-	best         []int16 // codes of the least one, and their scale
-	bestScale    float64
+	start, now, error float64 // squared errors: at first, since the latest start, and the least of all
+	best              []int16 // codes of the least one, and their scale
+	bestScale         float64
 }
 
 func newBitSearch(q *bitsplit, w, theta []float32, m *Moments) *bitSearch {
@@ -43,7 +43,7 @@ func newBitSearch(q *bitsplit, w, theta []float32, m *Moments) *bitSearch {
 		s.diagonal[i] = float64(float32(m.Gram[i*k+i]))
 	}
 	for o := range theta {
-		b := &bitOutput{codes: make([]int16, k), product: make([]float64, k)}
+		b := &bitOutput{codes: make([]int16, k), product: make([]float64, k), error: math.Inf(1)}
 		if m.Cross != nil {
 			b.cross, b.energy = m.Cross[o*k:][:k], m.Energy[o]
 		}
@@ -60,19 +60,14 @@ func (s *bitSearch) chunk() int {
 	return min(most, max(4, each))
 }
 
-// run searches, at most so many sweeps. Outputs know nothing of each other.
+// run searches, at most so many sweeps from each start. Outputs know nothing of each other.
 func (s *bitSearch) run(sweeps int) {
 	chunk := s.chunk()
 	kernel.Parallel((len(s.outputs)+chunk-1)/chunk, func(i int) {
-		from, to := i*chunk, min(len(s.outputs), (i+1)*chunk)
-		t := &bitTask{bitSearch: s, active: slices.Clone(s.outputs[from:to])}
-		t.changes = make([]float32, len(t.active)*s.gram.Side())
-		t.begin(from)
-		for range sweeps {
-			if t.sweep(); len(t.active) == 0 {
-				return
-			}
-		}
+		t := &bitTask{bitSearch: s, from: i * chunk}
+		t.all = s.outputs[t.from:min(len(s.outputs), t.from+chunk)]
+		t.changes = make([]float32, len(t.all)*s.gram.Side())
+		t.run(sweeps)
 	})
 }
 
@@ -93,30 +88,43 @@ func (s *bitSearch) finish() Solution {
 // bitTask is the part of a search that one thread does.
 type bitTask struct {
 	*bitSearch
-	active   []*bitOutput // that still move
+	from     int          // the first output
+	all      []*bitOutput // outputs from that one on
+	active   []*bitOutput // those that still move
 	products [][]float64  // of those outputs whose codes change in a group of inputs
 	changes  []float32    // by how much, [products][Side]
 }
 
-// begin starts the outputs, of which from is the first, at the codes of their fitted scales.
-func (t *bitTask) begin(from int) {
-	k := t.inputs
-	for i, b := range t.active {
-		w := t.w[(from+i)*k:][:k]
-		b.begin(t.quantizer, w)
-		if b.cross != nil {
-			continue
-		}
-		b.cross = make([]float64, k) // of the responses of w itself, A·w
-		t.multiply(b.cross, func(n int) float32 { return w[n] })
-		for n, v := range w {
-			b.energy += float64(float64(v) * b.cross[n])
+func (t *bitTask) run(sweeps int) {
+	for i, b := range t.all {
+		if b.cross == nil {
+			t.respond(b, t.weights(i))
 		}
 	}
-	for _, b := range t.active {
-		t.multiply(b.product, func(n int) float32 { return float32(b.codes[n]) })
-		b.refit()
-		b.start = b.error
+	t.start(1)
+	for _, b := range t.all {
+		b.start = b.now
+	}
+	t.until(sweeps, t.sweepBits)
+	if !t.quantizer.thorough {
+		return
+	}
+	t.until(sweeps, t.sweepCodes)
+	for _, factor := range thoroughStarts {
+		t.start(factor)
+		t.until(sweeps, t.sweepCodes)
+	}
+}
+
+// weights are those of an output.
+func (t *bitTask) weights(i int) []float32 { return t.w[(t.from+i)*t.inputs:][:t.inputs] }
+
+// respond makes y the responses of the weights w themselves: Xᵀy = A·w.
+func (t *bitTask) respond(b *bitOutput, w []float32) {
+	b.cross = make([]float64, t.inputs)
+	t.multiply(b.cross, func(n int) float32 { return w[n] })
+	for n, v := range w {
+		b.energy += float64(float64(v) * b.cross[n])
 	}
 }
 
@@ -131,29 +139,56 @@ func (t *bitTask) multiply(product []float64, v func(n int) float32) {
 	}
 }
 
-// sweep goes over all bits of the active outputs once. Those in which nothing moves, or whose error falls no more, are
-// active no longer.
-func (t *bitTask) sweep() {
-	for _, b := range t.active {
-		b.moved = false
-		b.sweeps++
+// start sets the codes to those that weights have at a multiple of their fitted scale.
+func (t *bitTask) start(factor float64) {
+	for i, b := range t.all {
+		b.begin(t.quantizer, t.weights(i), factor)
+		clear(b.product)
+		t.multiply(b.product, func(n int) float32 { return float32(b.codes[n]) })
+		b.refit()
 	}
-	for plane := range t.quantizer.bits - 1 {
-		for g := range t.gram.Groups() {
-			t.group(plane, g)
-		}
-	}
-	t.active = slices.DeleteFunc(t.active, func(b *bitOutput) bool { return !b.moved || !b.refit() })
 }
 
-// group goes over one bit plane of one group of inputs.
-func (t *bitTask) group(plane, g int) {
+// until sweeps over all outputs until nothing moves. An output in which nothing does, or whose error falls no more, rests.
+func (t *bitTask) until(sweeps int, sweep func()) {
+	t.active = append(t.active[:0], t.all...)
+	for range sweeps {
+		for _, b := range t.active {
+			b.moved = false
+			b.sweeps++
+		}
+		sweep()
+		t.active = slices.DeleteFunc(t.active, func(b *bitOutput) bool { return !b.moved || !b.refit() })
+		if len(t.active) == 0 {
+			return
+		}
+	}
+}
+
+// sweepBits goes over all bits once.
+func (t *bitTask) sweepBits() {
+	for plane := range t.quantizer.bits - 1 {
+		for g := range t.gram.Groups() {
+			t.group(g, func(b *bitOutput, changes []float32) { t.setBits(b, plane, g, changes) })
+		}
+	}
+}
+
+// sweepCodes goes over all codes once.
+func (t *bitTask) sweepCodes() {
+	for g := range t.gram.Groups() {
+		t.group(g, func(b *bitOutput, changes []float32) { t.setCodes(b, g, changes) })
+	}
+}
+
+// group lets set change the codes of one group of inputs in all active outputs, and brings their products up to date.
+func (t *bitTask) group(g int, set func(b *bitOutput, changes []float32)) {
 	side := t.gram.Side()
 	t.products = t.products[:0]
 	for _, b := range t.active {
 		changes := t.changes[len(t.products)*side:][:side]
 		clear(changes)
-		if t.bits(b, plane, g, changes) {
+		if set(b, changes); slices.ContainsFunc(changes, func(v float32) bool { return v != 0 }) {
 			b.moved = true
 			t.products = append(t.products, b.product)
 		}
@@ -163,9 +198,8 @@ func (t *bitTask) group(plane, g int) {
 	}
 }
 
-// bits sets the bits of one output. A change shows in the products of the same group at once, and is noted for the
-// others.
-func (t *bitTask) bits(b *bitOutput, plane, g int, changes []float32) (moved bool) {
+// setBits sets the bits of one plane of one output.
+func (t *bitTask) setBits(b *bitOutput, plane, g int, changes []float32) {
 	first, n := t.gram.Group(g)
 	worth := 1 << (t.quantizer.bits - 2 - plane)
 	step := b.scale * float64(worth)
@@ -173,17 +207,38 @@ func (t *bitTask) bits(b *bitOutput, plane, g int, changes []float32) (moved boo
 	for i, diagonal := range t.diagonal[first:][:n] {
 		square := float64(step * diagonal)
 		bit := ternary(float64(b.scale*product[i])-cross[i]-float64(square*float64(bits[i])), square)
-		if bit == bits[i] || diagonal == 0 {
-			continue
-		}
-		change := int16(int(bit-bits[i]) * worth)
-		bits[i], changes[i], moved = bit, float32(change), true
-		b.codes[first+i] += change
-		for j, v := range t.gram.Row(g, first+i)[:n] {
-			product[j] += float64(float64(v) * float64(change))
+		if bit != bits[i] && diagonal > 0 {
+			t.change(b, g, i, int(bit-bits[i])*worth, changes)
+			bits[i] = bit
 		}
 	}
-	return moved
+}
+
+// setCodes sets the codes of one output to the best whole numbers.
+func (t *bitTask) setCodes(b *bitOutput, g int, changes []float32) {
+	first, n := t.gram.Group(g)
+	codes, product, cross := b.codes[first:][:n], b.product[first:][:n], b.cross[first:][:n]
+	for i, diagonal := range t.diagonal[first:][:n] {
+		if diagonal == 0 {
+			continue
+		}
+		weight := float64(float64(codes[i])*b.scale) - (float64(b.scale*product[i])-cross[i])/diagonal
+		best := t.quantizer.code(weight, b.scale)
+		if change := int(best) - int(codes[i]); change != 0 {
+			t.change(b, g, i, change, changes)
+		}
+	}
+}
+
+// change changes the code of input i of a group. It shows in the products of the group at once, and is noted for the others.
+func (t *bitTask) change(b *bitOutput, g, i, by int, changes []float32) {
+	first, n := t.gram.Group(g)
+	b.codes[first+i] += int16(by)
+	changes[i] = float32(by)
+	product := b.product[first:][:n]
+	for j, v := range t.gram.Row(g, first+i)[:n] {
+		product[j] += float64(float64(v) * float64(by))
+	}
 }
 
 // ternary is the best of -1, 0 and 1 for a bit, from half the derivative of the error at 0 and half the second one.
@@ -197,12 +252,14 @@ func ternary(derivative, square float64) int8 {
 	return 0
 }
 
-// begin starts at the codes of the fitted scale.
-func (b *bitOutput) begin(q *bitsplit, w []float32) {
-	b.scale = float64(q.fit(w))
-	b.planes = make([][]int8, q.bits-1)
-	for p := range b.planes {
-		b.planes[p] = make([]int8, len(w))
+// begin sets the codes to those that weights have at a multiple of their fitted scale.
+func (b *bitOutput) begin(q *bitsplit, w []float32, factor float64) {
+	b.scale = float64(q.fit(w)) * factor
+	if b.planes == nil {
+		b.planes = make([][]int8, q.bits-1)
+		for p := range b.planes {
+			b.planes[p] = make([]int8, len(w))
+		}
 	}
 	for n, v := range w {
 		code := int(q.code(float64(v), b.scale))
@@ -211,11 +268,12 @@ func (b *bitOutput) begin(q *bitsplit, w []float32) {
 			b.planes[p][n] = int8(code / (1 << (q.bits - 2 - p)) % 2)
 		}
 	}
-	b.error = math.Inf(1)
+	b.now = math.Inf(1)
 }
 
-// refit sets the scale to the best for the codes, and says whether the error has fallen; if so it keeps them.
-func (b *bitOutput) refit() bool {
+// refit sets the scale to the best for the codes, keeps the two if no better ones are known, and says whether the error has
+// fallen since the start.
+func (b *bitOutput) refit() (fallen bool) {
 	cross, square := 0.0, 0.0
 	for n, code := range b.codes {
 		cross += float64(float64(code) * b.cross[n])
@@ -225,10 +283,11 @@ func (b *bitOutput) refit() bool {
 		b.scale = cross / square
 	}
 	err := max(0, b.energy-float64(2*b.scale*cross)+float64(b.scale*b.scale*square))
-	if !(err < b.error) {
-		return false
+	if err < b.error {
+		b.error, b.bestScale = err, b.scale
+		b.best = append(b.best[:0], b.codes...)
 	}
-	b.error, b.bestScale = err, b.scale
-	b.best = append(b.best[:0], b.codes...)
-	return true
+	fallen = err < b.now
+	b.now = min(b.now, err)
+	return fallen
 }

@@ -111,6 +111,9 @@ func TestBitsplitVectors(t *testing.T) {
 		require.LessOrEqual(t, solution.Error, c.Number("obj_ofwa_rr_alpha_refit")*(1+1e-4))
 		require.InEpsilon(t, c.Number("obj_fwa_alpha_refit"), solution.Start, 1e-4)
 		require.InEpsilon(t, c.Number("y_energy"), solution.Energy, 1e-6)
+		_, _, thorough := s.solve(t, method+",thorough")
+		require.Less(t, thorough.Error, 0.95*solution.Error)
+		t.Logf("thoroughly %.6g after %d sweeps", thorough.Error, thorough.Sweeps)
 		t.Logf("error %.6g after %d sweeps, reference %.6g; at first %.6g", solution.Error, solution.Sweeps, c.Number("obj_ofwa_rr_alpha_refit"), solution.Start)
 	})
 }
@@ -173,21 +176,29 @@ func (c *searchCase) leastError(most int) float64 {
 
 // The search is greedy: on small problems all codes can be tried, which bounds what it misses.
 func TestBitsplitNearTheBestOfAllCodes(t *testing.T) {
-	stream := rand.New(rand.NewPCG(7, 7))
-	worst, logs, problems := 1.0, 0.0, 0
+	for method, bounds := range map[string][2]float64{"": {1.5, 6}, ",thorough": {1.1, 5}} {
+		mean, worst := gaps(t, rand.New(rand.NewPCG(7, 7)), method)
+		t.Logf("with %q the error is at worst %.3g times the least, in the mean %.3g times", method, worst, mean)
+		require.Less(t, mean, bounds[0])
+		require.Less(t, worst, bounds[1])
+	}
+}
+
+// gaps returns by how much the errors reached lie above the least ones, in the geometric mean and at worst.
+func gaps(t *testing.T, stream *rand.Rand, options string) (mean, worst float64) {
+	t.Helper()
+	logs, problems := 0.0, 0
 	for _, p := range []struct{ bits, inputs int }{{2, 3}, {2, 6}, {3, 4}, {3, 5}, {3, 6}, {4, 4}} {
 		for range 12 {
 			c := randomSearch(stream, 1, p.inputs, 40)
-			_, _, s := c.solve(t, "bitsplit:"+string(rune('0'+p.bits)))
+			_, _, s := c.solve(t, "bitsplit:"+string(rune('0'+p.bits))+options)
 			least := c.leastError(1<<(p.bits-1) - 1)
-			require.GreaterOrEqual(t, s.Error, least*(1-1e-4)-1e-9*s.Energy)
+			require.GreaterOrEqual(t, s.Error, least*(1-1e-4)-1e-7*s.Energy)
 			ratio := s.Error / least
 			worst, logs, problems = max(worst, ratio), logs+math.Log(ratio), problems+1
 		}
 	}
-	require.Less(t, math.Exp(logs/float64(problems)), 1.5)
-	require.Less(t, worst, 6.0)
-	t.Logf("of %d problems the error is at worst %.3g times the least, in the mean %.3g times", problems, worst, math.Exp(logs/float64(problems)))
+	return math.Exp(logs / float64(problems)), worst
 }
 
 // Each sweep more leaves the error as it is or lowers it, in every output; so does none at all.

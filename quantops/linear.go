@@ -192,7 +192,7 @@ func (q *linear) histogramRange(h *rangeHistogram) (low, high float32) {
 	case q.observer == "mse":
 		return q.leastRange(h.low, h.high, h.squaredErrors)
 	case q.observer == "lloyd":
-		return q.rangeOf(h.lloyd(q.codes))
+		return q.rangeOf(h.lloyd(q.codes), h.low)
 	}
 	levels := int(q.max) + 1 // of one sign
 	if q.asymmetric && h.low < 0 && h.high > 0 {
@@ -201,11 +201,12 @@ func (q *linear) histogramRange(h *rangeHistogram) (low, high float32) {
 	return h.entropy(levels)
 }
 
-// rangeOf is the range that has a step, the inverse of scale for codes without a zero point.
-func (q *linear) rangeOf(step float64) (low, high float32) {
+// rangeOf is the range that has a step, the inverse of scale for codes without a zero point; unsigned ones have nothing below
+// zero, whatever the lower end.
+func (q *linear) rangeOf(step float64, least float32) (low, high float32) {
 	steps := float64(q.max - q.min)
 	if q.affine {
-		return 0, float32(step * steps)
+		return least, float32(step * steps)
 	}
 	high = float32(step * (steps / 2))
 	return -high, high

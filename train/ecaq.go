@@ -21,8 +21,8 @@ type ECAQ struct {
 	Images      int
 }
 
-// Run changes the network's weights and normalizations, and nothing of what it computes; it returns how many channels have
-// another scale than before. When ctx ends it returns [ErrInterrupted].
+// Run changes the network's weights and normalizations, and nothing of what it computes; it returns how many scales are
+// not 1. When ctx ends it returns [ErrInterrupted].
 func (e *ECAQ) Run(ctx context.Context, float *layers.Network) (channels int, err error) {
 	equalization, err := layers.NewEqualization(float)
 	if err != nil {

@@ -1,44 +1,54 @@
 package train
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/quantops"
 )
 
-// Channels of their own size have scales of their own, and the network's logits stay the very same.
+// A network some of whose channels are small, and their weights large, loses much to quantization; scales of their own
+// give it back. The float network's logits stay the very same all the time.
 func TestECAQ(t *testing.T) {
-	d := digits(t, 100, 50)
 	p := newPost(t, "normalized", t.TempDir(), nil)
+	training, test := p.Data.Train, p.Data.Test
 	network, err := p.Build(methods("none", "none"))
 	require.NoError(t, err)
 	require.NoError(t, p.initialize(network))
-	gamma, beta := theta(t, network, "bn1.weight"), theta(t, network, "bn1.bias")
-	for c, size := range []float32{1, 0.01, 7, 30} { // of the channels that conv2 takes in, and fc
-		gamma[c], beta[c] = size*gamma[c], size*beta[c]
-	}
-	before, err := evaluate(t.Context(), network, d.Test)
+	before, err := evaluate(t.Context(), network, test)
 	require.NoError(t, err)
-	spread := func() float64 {
-		u, err := (&ECAQ{Activations: quantops.MustParse("linear:4"), Data: d.Train, Images: 100}).measure(t.Context(), network)
+	loss := func() float64 {
+		float, err := evaluate(t.Context(), network, test)
 		require.NoError(t, err)
-		least, most := u["conv2"][0], u["conv2"][0]
-		for _, unit := range u["conv2"] {
-			least, most = min(least, unit), max(most, unit)
-		}
-		return most / least
+		require.Equal(t, before, float)
+		quantized, err := p.Build(methods("linear:8", "linear:8"))
+		require.NoError(t, err)
+		require.NoError(t, restore(quantized, snapshot(network), ownParams))
+		require.NoError(t, Calibrate(quantized, training, 100))
+		score, err := evaluate(t.Context(), quantized, test)
+		require.NoError(t, err)
+		return score.Loss - before.Loss
 	}
-	require.Greater(t, spread(), 300.0)
+	ecaq := &ECAQ{Activations: quantops.MustParse("linear:8"), Data: training, Images: 100}
+	spread := func() float64 {
+		units, err := ecaq.measure(t.Context(), network)
+		require.NoError(t, err)
+		return slices.Max(units["conv2"]) / slices.Min(units["conv2"])
+	}
 
-	channels, err := (&ECAQ{Activations: quantops.MustParse("linear:4"), Data: d.Train, Images: 100}).Run(t.Context(), network)
+	equalization, err := layers.NewEqualization(network)
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, channels, 3)
-	after, err := evaluate(t.Context(), network, d.Test)
+	sizes := map[string][]float64{"conv2": {512, 1, 256, 1}}
+	require.Equal(t, 3, equalization.Apply(sizes)) // and the other way for the activations
+	uneven, unevenLoss := spread(), loss()
+	channels, err := ecaq.Run(t.Context(), network)
 	require.NoError(t, err)
-	require.Equal(t, before, after)
-	require.Less(t, spread(), 8.0, "powers of two, and one compromise for conv2 and fc")
+	require.Positive(t, channels)
+	require.Less(t, spread(), uneven/50)
+	require.Less(t, loss(), unevenLoss/4)
 }
 
 func TestECAQRefuses(t *testing.T) {

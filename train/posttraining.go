@@ -231,7 +231,7 @@ func (p *PostTraining) equalize(ctx context.Context, float *layers.Network, data
 	e := &ECAQ{Activations: p.Config.Acts, Data: data, Images: r.Calibration}
 	channels, err := e.Run(ctx, float)
 	if err == nil {
-		p.tell("scales of their own for %s of activations", plural(channels, "channel"))
+		p.tell("scales for %s of activations that are not 1", plural(channels, "channel"))
 	}
 	return err
 }

@@ -55,47 +55,69 @@ const momentBytes = 256 << 20
 // Run searches for the weights of a network that has the float one's, its activations quantized or not. When ctx ends it
 // returns [ErrInterrupted], and some layers are done.
 func (s *Search) Run(ctx context.Context, network *layers.Network) ([]SearchedLayer, error) {
-	names := network.Solvable()
-	all, err := network.Weights()
+	todo, last, err := s.layers(network)
 	if err != nil {
 		return nil, err
 	}
-	inputs := map[string]int{}
-	for _, l := range all {
-		inputs[l.Layer] = len(l.Values) / l.Shape[0]
-	}
-	last := all[len(all)-1].Layer
 	var done []SearchedLayer
-	for len(names) > 0 {
-		n := 1
-		for bytes := square(inputs[names[0]]); !s.Sequential && n < len(names); n++ {
-			if bytes += square(inputs[names[n]]); bytes > momentBytes {
-				break
-			}
-		}
-		found, err := s.collect(ctx, network, slices.DeleteFunc(slices.Clone(names[:n]), func(name string) bool { return name == last }))
+	for len(todo) > 0 {
+		together := s.together(todo)
+		found, err := s.collect(ctx, network, together, last)
 		if err != nil {
 			return done, err
 		}
-		for _, name := range names[:n] {
-			l := SearchedLayer{Layer: name, Inputs: inputs[name]}
-			if err := s.solve(network, &l, found[name]); err != nil {
+		for _, l := range together {
+			if err := s.solve(network, &l, found[l.Layer]); err != nil {
 				return done, err
 			}
 			if done = append(done, l); s.Report != nil {
 				s.Report(l)
 			}
 		}
-		names = names[n:]
+		todo = todo[len(together):]
 	}
 	return done, nil
+}
+
+// layers lists the layers to search for, and names the last one with weights.
+func (s *Search) layers(network *layers.Network) (todo []SearchedLayer, last string, err error) {
+	all, err := network.Weights()
+	if err != nil {
+		return nil, "", err
+	}
+	names := network.Solvable()
+	for _, l := range all {
+		if last = l.Layer; slices.Contains(names, last) {
+			todo = append(todo, SearchedLayer{Layer: last, Inputs: len(l.Values) / l.Shape[0]})
+		}
+	}
+	return todo, last, nil
+}
+
+// together returns as many of the first layers as can be collected from in one go: one for a sequential search.
+func (s *Search) together(todo []SearchedLayer) []SearchedLayer {
+	if s.Sequential {
+		return todo[:1]
+	}
+	n, bytes := 1, square(todo[0].Inputs)
+	for n < len(todo) && bytes+square(todo[n].Inputs) <= momentBytes {
+		bytes += square(todo[n].Inputs)
+		n++
+	}
+	return todo[:n]
 }
 
 // square is the size of a matrix of doubles.
 func square(n int) int { return 8 * n * n }
 
-// collect returns the moments of layers by name.
-func (s *Search) collect(ctx context.Context, network *layers.Network, names []string) (map[string][]quantops.Moments, error) {
+// collect returns the moments of layers by name, but for those of the last one.
+func (s *Search) collect(ctx context.Context, network *layers.Network, together []SearchedLayer, last string) (map[string][]quantops.Moments, error) {
+	var names []string
+	for _, l := range together {
+		if l.Layer != last {
+			names = append(names, l.Layer)
+		}
+	}
 	found := map[string][]quantops.Moments{}
 	if len(names) == 0 {
 		return found, nil

@@ -107,7 +107,7 @@ func TestQuantizeBySearching(t *testing.T) {
 	require.Equal(t, 2000, r.Samples)
 	require.True(t, r.Sequential)
 	require.True(t, r.ECAQ)
-	require.Contains(t, stderr, "scales of their own for ")
+	require.Contains(t, stderr, "of activations that are not 1")
 	require.Contains(t, stderr, "searching for weights on 64 images\n")
 	require.NotEmpty(t, r.Searched)
 	for _, l := range r.Searched {
