@@ -9,6 +9,9 @@
 // A [Network] outlives its graphs. Each [Pass] turns its parameters into the nodes of one graph: training with
 // surrogate gradients, calibration, which runs in floating point and lets the quantizers see their inputs, and evaluation.
 //
+// Weights that are searched for have two states, soft in training and hard where they are deployed; a pass sees one
+// ([Branch]), and [StateBatchNorm] keeps statistics of both.
+//
 // # Steps wait
 //
 // Memory is slower than arithmetic. Normalization, residual sums, rectifiers and quantizers of real numbers therefore wait

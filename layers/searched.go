@@ -1,7 +1,6 @@
 package layers
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/goqat/goqat/integer"
@@ -116,7 +115,8 @@ func (w *searched) startScale(size float64) {
 	}
 	squares := 0.0
 	for _, level := range w.search.Levels {
-		squares += float64(level*w.search.Unit) * float64(level*w.search.Unit)
+		value := float64(level * w.search.Unit)
+		squares += float64(value * value)
 	}
 	for o := range w.scale.Data() {
 		w.scale.Data()[o] = float32(size / math.Sqrt(squares/float64(len(w.search.Levels))))
@@ -215,42 +215,4 @@ func (f *choice) Backward(dx [][]float32, dy, y []float32, x [][]float32) error 
 	}
 	f.relaxation.Backward(dx[0], levels, x[0], f.temperature.Data()[0])
 	return nil
-}
-
-// state tells how far the search has come.
-func (w *searched) state() SearchState {
-	temperature, n := w.temperature.Data()[0], w.count()
-	s := SearchState{Weights: n, Temperature: float64(temperature), Entropy: quantops.Entropy(w.logits.Data(), len(w.search.Levels), temperature)}
-	if temperature == 0 {
-		return s
-	}
-	difference, size, soft := 0.0, 0.0, w.softValues()
-	for i, v := range w.values() {
-		d := float64(soft[i]) - float64(v)
-		difference, size = difference+float64(d*d), size+float64(float64(v)*float64(v))
-	}
-	s.Gap = math.Sqrt(difference / size)
-	return s
-}
-
-// LBWConv2D returns a convolution whose weights are searched for among 2^bits values from -1 to 1, with state batch
-// normalization in every step behind it: what Methods.Weights "lbw:BITS" makes of any convolution.
-func LBWConv2D(bits int, c Conv2D) (*Conv2D, error) {
-	var err error
-	c.Methods, err = c.Methods.searching(bits)
-	return &c, err
-}
-
-// LBWLinear is LBWConv2D for a linear layer.
-func LBWLinear(bits int, l Linear) (*Linear, error) {
-	var err error
-	l.Methods, err = l.Methods.searching(bits)
-	return &l, err
-}
-
-// searching returns m with weights that are searched for.
-func (m Methods) searching(bits int) (Methods, error) {
-	weights, err := quantops.Parse(fmt.Sprintf("lbw:%d", bits))
-	m.Weights, m.State = weights, StateBatchNorm{On: true, Every: 1}
-	return m, err
 }

@@ -223,3 +223,30 @@ func TestScalesWhereNoNormFollows(t *testing.T) {
 		require.Equal(t, want, got, weights)
 	}
 }
+
+// Winograd's algorithm takes the hard weights as it does the soft ones.
+func TestHardStatisticsByWinograd(t *testing.T) {
+	statistics := func(branch Branch) []float32 {
+		root := Sequential{&Conv2D{Name: "a", Outputs: 32, Kernel: 3, Pad: 1, NoBias: true, Methods: searchMethods("lbw:2", "none", everyStep)}, &BatchNorm{Name: "n"}}
+		r := newRig(t, root, Shape{Channels: 32, Height: 6, Width: 6}, 64, random.New(4, "winograd"))
+		r.net.Winograd = true
+		require.True(t, r.net.TakesWinograd())
+		r.net.Anneal(Annealing{Temperature: 0.7})
+		p := NewPass(Training, r.images)
+		p.Branch = branch
+		_, err := r.net.Forward(p, r.batch)
+		require.NoError(t, err)
+		machine := gorgonia.NewTapeMachine(p.Graph)
+		require.NoError(t, machine.RunAll())
+		require.NoError(t, machine.Close())
+		for _, p := range r.net.Params() {
+			if p.Name == "n.running_var" {
+				return p.Data()
+			}
+		}
+		return nil
+	}
+	want := statistics(HardBranch)
+	require.Len(t, want, 32)
+	require.Equal(t, want, statistics(UsualBranch))
+}

@@ -17,6 +17,10 @@
 // A [Codebook] maps vectors of weights to codes: each stands for one of a list of vectors, which is found for the weights
 // together with the codes and trained afterwards.
 //
+// # Searches
+//
+// A [Relaxation] rounds no real weights: it chooses, for each weight, among a few levels, softly in training and finally one.
+//
 // # Method strings
 //
 // Methods are named the same way everywhere (command line, configuration, Go): the method, its bits, its options.

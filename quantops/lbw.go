@@ -134,7 +134,7 @@ func newLBW(bits int, options Options, t Target) (Relaxation, error) {
 	}
 	q.gap = math.Inf(1)
 	for k, level := range levels[1:] {
-		q.gap = min(q.gap, float64(level-levels[k])*float64(q.search.Unit))
+		q.gap = min(q.gap, float64(float64(level-levels[k])*float64(q.search.Unit)))
 	}
 	return q, nil
 }
@@ -156,7 +156,7 @@ func (q *lbw) Start(logits, scales, x []float32) {
 }
 
 // value is v_k.
-func (q *lbw) value(k int) float64 { return float64(q.search.Levels[k]) * float64(q.search.Unit) }
+func (q *lbw) value(k int) float64 { return float64(float64(q.search.Levels[k]) * float64(q.search.Unit)) }
 
 // scaleCandidates are the shares of a channel's largest weight that its scale may start from.
 const scaleCandidates = 64

@@ -36,6 +36,19 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// A step of a search allocates no tensor: neither what the choice is made by, four numbers a weight, nor anything of the
+// weights' size.
+func TestSearchStepAllocatesNoTensor(t *testing.T) {
+	m := methods("lbw:2", "none")
+	m.State = layers.StateBatchNorm{On: true, Every: 1}
+	root := layers.Sequential{layers.Flatten{}, &layers.Linear{Outputs: 512, Methods: m}, &layers.BatchNorm{}, layers.ReLU{}, &layers.Linear{Outputs: 10}}
+	network, err := layers.NewNetwork(root, layers.Shape{Channels: 1, Height: 28, Width: 28}, 1)
+	require.NoError(t, err)
+	cost, err := BenchTraining(t.Context(), network, 16, 4)
+	require.NoError(t, err)
+	require.Less(t, cost.Bytes, 4.0*512*784/8, "bytes a step")
+}
+
 func TestBenchRefuses(t *testing.T) {
 	network, err := smallNetwork(methods("none", "none"), 8, 1)
 	require.NoError(t, err)

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/goqat/goqat/datasets/mnist"
+	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/quantops"
 )
 
@@ -257,11 +258,15 @@ var pinned = map[string]struct {
 		losses: []string{"1.5319839", "1.2197684", "1.0624361", "1.057637", "1.0462596", "1.02791", "1.0542172", "0.99704593", "1.0235766", "1.0086974"},
 		hash:   "3147e1e3545510cc4bc65cfd8538be472c333b9e6a2186a6d1be6f9201c2ac31",
 	},
+	"lbw:2": { // behind batch normalization, which looks at hard weights in every step
+		losses: []string{"3.724631", "2.8105016", "2.713944", "2.3991082", "2.249428", "2.2350934", "2.2701082", "2.270191", "2.2618752", "2.190478"},
+		hash:   "e4912c45b805e0db51141fb881a4f9e4b41f09ae61b8e9ceaeb5533d4910135f",
+	},
 }
 
 func TestPinnedSteps(t *testing.T) {
 	d := digits(t, 100, 1).Train
-	for _, name := range []string{"none", "lsq:4", "linear:8", "taught"} {
+	for _, name := range []string{"none", "lsq:4", "linear:8", "taught", "lbw:2"} {
 		m, distillation := name, (*Distillation)(nil)
 		if name == "taught" {
 			teacher, err := normalizedNetwork(methods("lsq:3", "lsq:3"), 8, 2)
@@ -269,7 +274,14 @@ func TestPinnedSteps(t *testing.T) {
 			require.NoError(t, Calibrate(teacher, d, 100))
 			m, distillation = "lsq:4", &Distillation{Teacher: teacher, Temperature: 3, Weight: 0.7}
 		}
-		network := newSmall(t, methods(m, m), d)
+		network := newSmall(t, methods(m, strings.Replace(m, "lbw:2", "none", 1)), d)
+		if name == "lbw:2" {
+			search := methods("lbw:2", "none")
+			search.State = layers.StateBatchNorm{On: true, Every: 1}
+			var err error
+			network, err = normalizedNetwork(search, 0, 1)
+			require.NoError(t, err)
+		}
 		var losses []string
 		trainer := Trainer{Network: network, Data: d, Epochs: 4, Batch: 40, LearningRate: 0.05, Smoothing: 0.1, Seed: 5, Distillation: distillation,
 			AfterStep: func(s Step) error {
