@@ -16,7 +16,6 @@ type bitSearch struct {
 	gram      *kernel.Quadratic
 	diagonal  []float64
 	outputs   []*bitOutput
-	sweeps    int
 }
 
 // bitOutput is the state of one output: with codes b, the bit planes' sum, everything that a step needs to know is in
