@@ -8,19 +8,19 @@ import (
 	"github.com/goqat/goqat/internal/kernel"
 )
 
-// Equalization divides channels of activations by scales of their own and multiplies the weights that take them in by the
-// same, which changes nothing of what the network computes: layers whose activations have one quantizer for all channels then
-// quantize each channel as finely as it deserves.
+// Equalization divides channels of activations by scales of their own and multiplies the weights that take them in by
+// the same, which changes nothing of what the network computes: layers whose activations have one quantizer for all
+// channels then quantize each channel as finely as it deserves.
 //
 //	relu(γ·x̂ + β)/t = relu((γ/t)·x̂ + β/t)        Σ_c W[:,c]·x_c = Σ_c (W[:,c]·t_c)·(x_c/t_c)      for t > 0
 //
-// The division goes into the batch normalization, or the layer with weights, that the channel comes from. Between there and
-// the weights lie rectifiers, pooling and shortcuts, which are homogeneous; what a residual sum joins has one scale.
-// The network's input and output, and what goes into a batch normalization, keep theirs.
+// The division goes into the batch normalization, or the layer with weights, that the channel comes from. Between
+// there and the weights lie rectifiers, pooling and shortcuts, which are homogeneous; what a residual sum joins has
+// one scale. The network's input and output, and what goes into a batch normalization, keep theirs.
 //
-// Wang et al., "Towards Accurate Post-training Network Quantization via Bit-Split and Stitching", 2020 (ECAQ, for residual
-// networks narrowed to one scale for each channel of the stream); Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-// Correction", 2019.
+// Wang et al., "Towards Accurate Post-training Network Quantization via Bit-Split and Stitching", 2020 (ECAQ, for
+// residual networks narrowed to one scale for each channel of the stream); Nagel et al., "Data-Free Quantization
+// Through Weight Equalization and Bias Correction", 2019.
 type Equalization struct {
 	parents   []int // of channels that share a scale, as a forest; tree 0 keeps the scale 1
 	consumers []consumer
@@ -143,8 +143,9 @@ func (e *Equalization) weights(w *weighted, x []int) []int {
 }
 
 // scales chooses the scales. Of every layer with weights, wanted says in which proportion its quantizer would take the
-// channels that it takes in, 0 for one that holds nothing; a channel that several layers take in gets the geometric mean of
-// what each wants, as a share of its largest. Scales are rounded to powers of two, so that the network's numbers stay the very same.
+// channels that it takes in, 0 for one that holds nothing; a channel that several layers take in gets the geometric
+// mean of what each wants, as a share of its largest. Scales are rounded to powers of two, so that the network's
+// numbers stay the very same.
 func (e *Equalization) scales(wanted map[string][]float64) []float64 {
 	sums, counts := make([]float64, len(e.parents)), make([]float64, len(e.parents))
 	for _, c := range e.consumers {

@@ -6,8 +6,8 @@ import (
 	"github.com/goqat/goqat/quantops"
 )
 
-// Solvable returns the names of the layers whose weights can be searched for, in the order of the layers: their quantizer is
-// a [quantops.Solver].
+// Solvable returns the names of the layers whose weights can be searched for, in the order of the layers: their
+// quantizer is a [quantops.Solver].
 func (n *Network) Solvable() (names []string) {
 	walk(n.Root, func(l Layer) {
 		if w, ok := l.(interface{ core() *weighted }); ok && w.core().solver() != nil {

@@ -10,8 +10,8 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
-// Tap is where a layer with weights takes in its numbers: behind its quantizer, if it has one. It shows them after each run
-// of the pass that it is in.
+// Tap is where a layer with weights takes in its numbers: behind its quantizer, if it has one. It shows them after
+// each run of the pass that it is in.
 type Tap struct {
 	layer  *weighted
 	plan   *kernel.Conv // of one block
@@ -125,7 +125,8 @@ func (t *Tap) Channels() int { return t.layer.in.Channels }
 // Signed says whether there can be negative numbers.
 func (t *Tap) Signed() bool { return t.layer.in.Signed }
 
-// AppendChannel appends the numbers, or levels, of one channel in the first images, [blocks][height][width][16], and tells which of them are there.
+// AppendChannel appends the numbers, or levels, of one channel in the first images, [blocks][height][width][16], and
+// tells which of them are there.
 func (t *Tap) AppendChannel(x []float32, channel, images int) ([]float32, quantops.Extent) {
 	plane := t.layer.in.Height * t.layer.in.Width
 	for block := range kernel.Blocks(images) {

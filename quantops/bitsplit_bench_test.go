@@ -50,8 +50,8 @@ var resnet18 = []struct{ inputs, outputs, count int }{
 	{2304, 256, 3}, {2304, 512, 1}, {256, 512, 1}, {4608, 512, 3},
 }
 
-// BenchmarkBitsplitLayer searches for the weights of one layer: bitsplit:4, 12,000 samples. Its metrics are the seconds of
-// the Gram matrix and of the search, sweeps, and the error as a share of that of rounding.
+// BenchmarkBitsplitLayer searches for the weights of one layer: bitsplit:4, 12,000 samples. Its metrics are the
+// seconds of the Gram matrix and of the search, sweeps, and the error as a share of that of rounding.
 func BenchmarkBitsplitLayer(b *testing.B) {
 	for _, l := range resnet18 {
 		b.Run(fmt.Sprintf("%dx%d", l.outputs, l.inputs), func(b *testing.B) { benchmarkSearch(b, l.inputs, l.outputs, 1) })

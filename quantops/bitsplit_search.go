@@ -16,7 +16,6 @@ type bitSearch struct {
 	gram      *kernel.Quadratic
 	diagonal  []float64
 	outputs   []*bitOutput
-	sweeps    int
 }
 
 // bitOutput is the state of one output: with codes b, the bit planes' sum, everything that a step needs to know is in
@@ -149,7 +148,8 @@ func (t *bitTask) start(factor float64) {
 	}
 }
 
-// until sweeps over all outputs until nothing moves. An output in which nothing does, or whose error falls no more, rests.
+// until sweeps over all outputs until nothing moves. An output in which nothing does, or whose error falls no more,
+// rests.
 func (t *bitTask) until(sweeps int, sweep func()) {
 	t.active = append(t.active[:0], t.all...)
 	for range sweeps {
@@ -230,7 +230,8 @@ func (t *bitTask) setCodes(b *bitOutput, g int, changes []float32) {
 	}
 }
 
-// change changes the code of input i of a group. It shows in the products of the group at once, and is noted for the others.
+// change changes the code of input i of a group. It shows in the products of the group at once, and is noted for the
+// others.
 func (t *bitTask) change(b *bitOutput, g, i, by int, changes []float32) {
 	first, n := t.gram.Group(g)
 	b.codes[first+i] += int16(by)
@@ -271,8 +272,8 @@ func (b *bitOutput) begin(q *bitsplit, w []float32, factor float64) {
 	b.now = math.Inf(1)
 }
 
-// refit sets the scale to the best for the codes, keeps the two if no better ones are known, and says whether the error has
-// fallen since the start.
+// refit sets the scale to the best for the codes, keeps the two if no better ones are known, and says whether the
+// error has fallen since the start.
 func (b *bitOutput) refit() (fallen bool) {
 	cross, square := 0.0, 0.0
 	for n, code := range b.codes {

@@ -156,7 +156,9 @@ func (q *lbw) Start(logits, scales, x []float32) {
 }
 
 // value is v_k.
-func (q *lbw) value(k int) float64 { return float64(float64(q.search.Levels[k]) * float64(q.search.Unit)) }
+func (q *lbw) value(k int) float64 {
+	return float64(float64(q.search.Levels[k]) * float64(q.search.Unit))
+}
 
 // scaleCandidates are the shares of a channel's largest weight that its scale may start from.
 const scaleCandidates = 64

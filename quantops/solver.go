@@ -45,8 +45,8 @@ func (m *Moments) check(outputs, inputs int) error {
 // Solver is a Quantizer of weights that also chooses them, and its parameters, by what they do to a layer's outputs.
 type Solver interface {
 	Quantizer
-	// Solve replaces the real weights w, [outputs][inputs of a group], by such that lie on the grid, and sets theta to that grid.
-	// Groups holds the moments of every group of channels.
+	// Solve replaces the real weights w, [outputs][inputs of a group], by such that lie on the grid, and sets theta to
+	// that grid. Groups holds the moments of every group of channels.
 	Solve(w, theta []float32, groups []Moments) (Solution, error)
 }
 

@@ -10,9 +10,9 @@ import (
 	"github.com/goqat/goqat/quantops"
 )
 
-// ECAQ gives channels of a float network's activations scales of their own ([layers.Equalization]) before it is quantized. What
-// a layer wants of its channels is the unit, the worth of level 1, that its quantizer of activations would have for each
-// of them alone, after calibration on some images.
+// ECAQ gives channels of a float network's activations scales of their own ([layers.Equalization]) before it is
+// quantized. What a layer wants of its channels is the unit, the worth of level 1, that its quantizer of activations
+// would have for each of them alone, after calibration on some images.
 //
 // Wang et al., "Towards Accurate Post-training Network Quantization via Bit-Split and Stitching", 2020.
 type ECAQ struct {
@@ -35,7 +35,8 @@ func (e *ECAQ) Run(ctx context.Context, float *layers.Network) (channels int, er
 	return equalization.Apply(units), nil
 }
 
-// measure returns the unit of every channel that a layer with weights takes in, by the layer's name; 0 where it holds nothing.
+// measure returns the unit of every channel that a layer with weights takes in, by the layer's name; 0 where it holds
+// nothing.
 func (e *ECAQ) measure(ctx context.Context, float *layers.Network) (map[string][]float64, error) {
 	images := min(e.Images, e.Data.Len())
 	if images < 1 {

@@ -18,9 +18,9 @@ type LayerMoments struct {
 	Groups []quantops.Moments
 }
 
-// Collection streams the moments of layers from images: samples are never stored. A sample is what one place of a layer's
-// output takes in, behind the quantizer that the layer may have. Where there are more places than samples are wanted, every
-// sixteen images show equally many of theirs, drawn without replacement.
+// Collection streams the moments of layers from images: samples are never stored. A sample is what one place of a
+// layer's output takes in, behind the quantizer that the layer may have. Where there are more places than samples are
+// wanted, every sixteen images show equally many of theirs, drawn without replacement.
 //
 // Batches have no effect on the result, threads neither.
 type Collection struct {

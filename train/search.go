@@ -10,10 +10,10 @@ import (
 	"github.com/goqat/goqat/quantops"
 )
 
-// Search chooses quantized weights layer by layer for the outputs that they give on some images, where their method can do
-// so ([quantops.Solver]). What a layer shall give is what it gives in the float network; what it takes in comes from the
-// float network as well, as the papers have it, or in a sequential search from the layers before it as they are by then, whose
-// errors it then makes up for in part.
+// Search chooses quantized weights layer by layer for the outputs that they give on some images, where their method
+// can do so ([quantops.Solver]). What a layer shall give is what it gives in the float network; what it takes in comes
+// from the float network as well, as the papers have it, or in a sequential search from the layers before it as they
+// are by then, whose errors it then makes up for in part.
 //
 // Two kinds of layers keep the weights that rounding gives: the last one, whose outputs mean nothing but their order, and
 // those with fewer samples than inputs, which the samples can't tell apart.

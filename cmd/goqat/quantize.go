@@ -98,7 +98,7 @@ func (q *quantizeCommand) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&q.reestimateBN, "reestimate-bn", reestimationImages, "take the statistics of batch normalization anew on so many training images, rounded up to whole batches; 0 leaves them as they are")
 	f.BoolVar(&q.recalibrate, "recalibrate", false, "calibrate once more after --reestimate-bn")
 	f.IntVar(&q.centroidSteps, "centroid-steps", 100, "steps of --batch images in which the centroids of each layer learn from the float network, where --weights have a codebook; 0 for none")
-	f.Float64Var(&q.centroidRate, "centroid-rate", 0.5, "largest learning rate of --centroid-steps")
+	f.Float64Var(&q.centroidRate, "centroid-rate", 0.05, "largest learning rate of --centroid-steps; ten times more may be better for networks without batch normalization")
 	f.IntVar(&q.samples, "samples", searchSamples, "search for weights (bitsplit) on so many samples of a layer, output places of the --calibration images; 0 for all")
 	f.BoolVar(&q.sequential, "sequential", false, "search for a layer's weights behind the quantized layers before it, instead of behind float ones")
 	f.BoolVar(&q.ecaq, "ecaq", false, "first give each channel of activations a scale of its own, moved into normalizations and weights: fewer bits of activations lose less")

@@ -299,7 +299,7 @@ func TestQuantizeCodebooks(t *testing.T) {
 	require.Zero(t, *r.LogitDifference)
 	require.Len(t, read(t, folder, train.ModelFile), *r.Bytes.Integer)
 	require.Less(t, *r.Bytes.Integer, 24000)
-	require.Equal(t, []any{4, 0.5}, []any{r.CentroidSteps, r.CentroidRate})
+	require.Equal(t, []any{4, 0.05}, []any{r.CentroidSteps, r.CentroidRate})
 	require.Len(t, r.Codebooks, 3)
 	require.Contains(t, stderr, "conv2: 480 vectors of 5 weights, 64 centroids, ")
 	require.Contains(t, stdout, " bits a weight: 6 bits for every 5 of the 2400 weights of 1 layer, 8 bits for ")

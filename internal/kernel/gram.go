@@ -56,9 +56,12 @@ func (p *Panel) set(i int, v []float32, n int, scale float32) {
 }
 
 // Patch adds to the panel, which must not be full, what the outputs of one place of a group take in, [inputs of a
-// group][rows][columns] as the weights lie, times scale: a sample from each of the first lanes. x is one block and c its plan, see [Conv.Block].
-// Taps outside the input are zeros.
+// group][rows][columns] as the weights lie, times scale: a sample from each of the first lanes. x is one block and c its
+// plan, see [Conv.Block]. Taps outside the input are zeros.
 func (c *Conv) Patch(p *Panel, x []float32, group, row, column, lanes int, scale float32) {
+	if p.Full() || p.width != c.PatchWidth() {
+		panic("kernel: Conv.Patch: the panel is full, or of another width")
+	}
 	top, left, i := row*c.rows.Stride-c.rows.Before, column*c.columns.Stride-c.columns.Before, 0
 	for channel := group * c.inputs; channel < (group+1)*c.inputs; channel++ {
 		for k := top; k < top+c.rows.Kernel; k++ {
@@ -137,8 +140,8 @@ func NewMoments(rows, columns int) *Moments {
 	return &Moments{Rows: rows, Columns: columns, Sums: make([]float64, rows*columns)}
 }
 
-// Add adds the samples of two panels, which have as many. Where the two are one, only blocks on and above the diagonal are
-// computed: [Moments.Mirror] comes before anyone looks.
+// Add adds the samples of two panels, which have as many. Where the two are one, only blocks on and above the diagonal
+// are computed: [Moments.Mirror] comes before anyone looks.
 func (m *Moments) Add(p, q *Panel) {
 	rows, columns := ceil(m.Rows, panelGroup), ceil(m.Columns, panelGroup)
 	Parallel(rows*columns, func(task int) {

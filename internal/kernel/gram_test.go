@@ -109,6 +109,17 @@ func TestPatchesAndResponsesAreThoseOfTheConvolution(t *testing.T) {
 	})
 }
 
+func TestPatchRefuses(t *testing.T) {
+	conv, x := NewLinear(1, 2, 3), make([]float32, 2*Lanes)
+	p := NewPanel(2)
+	for !p.Full() {
+		conv.Patch(p, x, 0, 0, 0, Lanes, 1)
+	}
+	want := "kernel: Conv.Patch: the panel is full, or of another width"
+	require.PanicsWithValue(t, want, func() { conv.Patch(p, x, 0, 0, 0, Lanes, 1) })
+	require.PanicsWithValue(t, want, func() { conv.Patch(NewPanel(3), x, 0, 0, 0, Lanes, 1) })
+}
+
 // A linear layer's only place is row and column 0.
 func TestPatchOfALinearLayer(t *testing.T) {
 	conv := NewLinear(1, 5, 3)

@@ -37,9 +37,9 @@ func (q *Quadratic) Side() int { return q.side }
 // Row returns the elements of a row in a group of columns, padded with zeros.
 func (q *Quadratic) Row(group, row int) []float32 { return q.data[(group*q.size+row)*q.side:][:q.side] }
 
-// Change adds to products A·v what changes of v in one group make, those of products[i] being changes[i·Side:], in the columns of
-// all groups, or of all but that one. Terms are fused in float32 in the order of the elements, and their sum is added in
-// float64; elements that do not change make no difference to any bit.
+// Change adds to products A·v what changes of v in one group make, those of products[i] being changes[i·Side:], in the
+// columns of all groups, or of all but that one. Terms are fused in float32 in the order of the elements, and their
+// sum is added in float64; elements that do not change make no difference to any bit.
 func (q *Quadratic) Change(products [][]float64, changes []float32, group int, others bool) {
 	first, rows := q.Group(group)
 	var sums [tileOutputs * panelGroup]float32
