@@ -2,6 +2,7 @@ package layers
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/goqat/goqat/internal/kernel"
@@ -24,6 +25,7 @@ import (
 type StateBatchNorm struct {
 	On bool
 	// Every is how many training steps go by from one look at y_q to the next: 1 takes one in every step, as the paper does.
+	// A look then has the weight of that many steps in the running statistics, 1-(1-Momentum)^Every.
 	// Where the choice is one-hot y_q is y_c, and every step takes it. 0 takes none: then the statistics of q have to be
 	// taken anew, with hard weights, before they are used.
 	Every int
@@ -136,7 +138,17 @@ func (h *hardBranch) take(block int, y []float32) {
 // finish moves the running statistics towards those of the blocks taken in.
 func (h *hardBranch) finish() {
 	h.kernel.Moments(h.means, h.squares, h.moments)
-	moveStatistics(h.norm.mean, h.norm.variance, h.means, h.squares, h.norm.momentum(), h.kernel.Images*h.kernel.Size)
+	moveStatistics(h.norm.mean, h.norm.variance, h.means, h.squares, h.momentum(), h.kernel.Images*h.kernel.Size)
+}
+
+// momentum is the weight of a look in the running statistics: that of as many steps as it stands for, so that statistics
+// grow old as fast however many these are.
+func (h *hardBranch) momentum() float64 {
+	m := h.norm.momentum()
+	if h.state.Every == 1 || h.weight.oneHot() {
+		return m
+	}
+	return 1 - math.Pow(1-m, float64(h.state.Every))
 }
 
 // pairNorms makes batch normalizations behind searched weights state batch normalizations where the layers want it, after

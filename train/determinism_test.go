@@ -98,7 +98,14 @@ func folded(c *Config) {
 // A run that is stopped anywhere and resumed by a new process leaves behind what an uninterrupted one does.
 func TestInterruptedRunGoesOnToTheSameBits(t *testing.T) {
 	teacher, _ := finishedRun(t)
-	for name, change := range map[string]func(*Config){"lsq": nil, "adaptive": adaptive, "taught": taught(teacher), "frozen": frozen, "folded": folded, "searched": searching("lbw:2", "lsq:4", "step"), "searched by epochs": searching("lbw:1,scale=channel", "none", "epoch")} {
+	for name, change := range map[string]func(*Config){
+		"lsq": nil, "adaptive": adaptive, "taught": taught(teacher), "frozen": frozen, "folded": folded,
+		"searched": searching("lbw:2", "lsq:4", "step"), "searched by epochs": searching("lbw:1,scale=channel", "none", "epoch"),
+		"searched and frozen": func(c *Config) {
+			searching("lbw:2", "none", "epoch")(c)
+			c.FreezeBN = 1
+		},
+	} {
 		want := t.TempDir()
 		newRig(t, want, change).complete(t)
 		folder, seconds := t.TempDir(), 0.0

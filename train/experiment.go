@@ -201,9 +201,12 @@ func (e *Experiment) train(ctx context.Context, phase Phase, network *layers.Net
 		return Evaluation{}, err
 	}
 	if c != nil {
-		if err := e.goOn(t, c); err != nil {
-			return Evaluation{}, err
-		}
+		err = e.goOn(t, c)
+	} else {
+		err = e.takeHard(t)
+	}
+	if err != nil {
+		return Evaluation{}, err
 	}
 	if e.evaluator, err = NewEvaluator(network, EvaluationBatch); err != nil { // of the codes that there are now
 		return Evaluation{}, err
@@ -296,7 +299,7 @@ func (e *Experiment) afterStep(t *Trainer, s Step) error {
 }
 
 func (e *Experiment) afterEpoch(t *Trainer, s Step) error {
-	if err := e.reestimateHard(t); err != nil {
+	if err := e.retakeHard(t); err != nil {
 		return err
 	}
 	_, scored, err := e.trainingData()

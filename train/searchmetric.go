@@ -62,9 +62,10 @@ func (e *Experiment) searchMetric(network *layers.Network) (*SearchMetric, error
 // hardImages is how many training images the statistics of hard weights are taken of where steps do not take them.
 const hardImages = 4096
 
-// reestimateHard takes the statistics of hard weights anew, if steps of training do not.
-func (e *Experiment) reestimateHard(t *Trainer) error {
-	if !t.Network.Searches() || !e.Config.StateBN.On || e.Config.StateBN.Every > 0 {
+// takeHard takes the statistics of hard weights, in state batch normalization, anew. A search begins with it: what it starts
+// from are statistics of the float network's weights, which are of another size.
+func (e *Experiment) takeHard(t *Trainer) error {
+	if !t.Network.Searches() || !e.Config.StateBN.On {
 		return nil
 	}
 	r := &Reestimation{
@@ -72,4 +73,12 @@ func (e *Experiment) reestimateHard(t *Trainer) error {
 	}
 	_, err := r.Run(context.Background(), t.Network)
 	return err
+}
+
+// retakeHard does so at the end of an epoch, if steps of training do not, unless batch normalization was frozen in it.
+func (e *Experiment) retakeHard(t *Trainer) error {
+	if e.Config.StateBN.Every > 0 || t.graph.frozen {
+		return nil
+	}
+	return e.takeHard(t)
 }

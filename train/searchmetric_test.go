@@ -2,6 +2,8 @@ package train
 
 import (
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,7 +35,7 @@ func stackedNetwork(m layers.Methods, edgeBits int, seed uint64) (*layers.Networ
 
 // Soft and hard weights part on the way, and statistics of hard weights close the gap that those of soft ones leave.
 func TestStateBatchNormClosesTheGap(t *testing.T) {
-	for _, state := range []string{"step", "epoch"} {
+	for _, state := range []string{"step", "epoch", "3"} {
 		r := newRig(t, t.TempDir(), func(c *Config) {
 			searching("lbw:1", "none", state)(c)
 			c.Model, c.Anneal, c.Quantized.Epochs, c.Float.Epochs = "stacked", "exp,from=1,to=2,end=1", 2, 5
@@ -48,6 +50,52 @@ func TestStateBatchNormClosesTheGap(t *testing.T) {
 		t.Logf("%s: soft %.3f, hard %.3f, hard without state batch normalization %.3f", state, m.Search.Soft, m.Accuracy, *m.Search.Unmatched)
 		require.Greater(t, m.Accuracy, *m.Search.Unmatched+0.1, state)
 		require.Greater(t, m.Accuracy, m.Search.Soft-0.2, state)
+	}
+}
+
+// A search begins with statistics of its own hard weights, however often steps look at them.
+func TestHardStatisticsAtTheStart(t *testing.T) {
+	float := newRig(t, t.TempDir(), func(c *Config) {
+		searching("none", "none", "off")(c)
+		c.Model, c.Float.Epochs = "stacked", 5
+	})
+	float.Data = digits(t, 1200, 500)
+	float.complete(t)
+	start := func(state string) float64 {
+		r := newRig(t, t.TempDir(), func(c *Config) {
+			searching("lbw:2", "none", state)(c)
+			c.Model, c.Init, c.Float.Epochs, c.Quantized.Epochs = "stacked", filepath.Join(float.Folder, CheckpointFile), 0, 0
+		})
+		r.Data = float.Data
+		return *r.complete(t).Accuracy.FakeQuant
+	}
+	every := start("step")
+	t.Logf("%.3f, without state batch normalization %.3f", every, start("off"))
+	require.Greater(t, every, start("off")+0.1)
+	require.Equal(t, every, start("epoch"))
+	require.Equal(t, every, start("10"))
+}
+
+// Frozen batch normalization stands still in both of its states, however statistics of hard weights are taken.
+func TestFrozenSearch(t *testing.T) {
+	for _, state := range []string{"step", "epoch", "3"} {
+		r := newRig(t, t.TempDir(), func(c *Config) {
+			searching("lbw:2", "none", state)(c)
+			c.FreezeBN = 1
+		})
+		var before []Tensor
+		kept := func() (of []Tensor) {
+			for _, p := range snapshot(r.network) {
+				if strings.HasSuffix(p.Name, "_mean") || strings.HasSuffix(p.Name, "_var") {
+					of = append(of, Tensor{Name: p.Name, Data: slices.Clone(p.Data)})
+				}
+			}
+			return of
+		}
+		r.atStep(QuantizedPhase, 9, func() { before = kept() }) // the first of the second epoch
+		r.complete(t)
+		require.Len(t, before, 6)
+		require.Equal(t, before, kept(), state)
 	}
 }
 
