@@ -99,20 +99,42 @@ func TestFrozenSearch(t *testing.T) {
 	}
 }
 
-// Where the choice is one-hot, soft and hard network are one, and so are the exported codes.
+// Where the choice is one-hot, soft weights are hard ones: with the same statistics they give the same numbers. On the way
+// they do not. The exported codes are these weights.
 func TestOneHotAtLast(t *testing.T) {
-	r := newRig(t, t.TempDir(), searching("lbw:2", "lsq:4", "epoch"))
-	result := r.complete(t)
-	require.Equal(t, 1.0, *result.Agreement)
-	require.Zero(t, *result.LogitDifference)
-	m := r.saved.Metrics[len(r.saved.Metrics)-1]
-	require.Zero(t, m.Search.Temperature)
-	require.Zero(t, m.Search.Entropy)
-	require.Zero(t, m.Search.Gap)
-	require.Nil(t, r.saved.Metrics[0].Search, "the float phase searches for nothing")
-	off := newRig(t, t.TempDir(), searching("lbw:2", "lsq:4", "off"))
-	off.complete(t)
-	require.Nil(t, off.saved.Metrics[3].Search.Unmatched)
+	for _, acts := range []string{"none", "lsq:4"} {
+		r := newRig(t, t.TempDir(), searching("lbw:2", acts, "epoch"))
+		difference := func() float64 {
+			soft, err := r.search.soft.Evaluate(r.Data.Test)
+			require.NoError(t, err)
+			unmatched, err := r.search.unmatched.Evaluate(r.Data.Test)
+			require.NoError(t, err)
+			return soft.LogitDifference(unmatched)
+		}
+		before := 0.0
+		r.atStep(QuantizedPhase, 3, func() { before = difference() })
+		result := r.complete(t)
+		require.Greater(t, before, 0.1)
+		require.Less(t, difference(), 1e-4)
+		m := r.saved.Metrics[len(r.saved.Metrics)-1]
+		require.Zero(t, m.Search.Temperature)
+		require.Zero(t, m.Search.Entropy)
+		require.Zero(t, m.Search.Gap)
+		require.Equal(t, m.Search.Soft, *m.Search.Unmatched)
+		require.Nil(t, r.saved.Metrics[0].Search, "the float phase searches for nothing")
+		if acts != "none" {
+			require.Equal(t, 1.0, *result.Agreement)
+			require.Zero(t, *result.LogitDifference)
+		}
+	}
+}
+
+// Without state batch normalization there is no second kind of statistics.
+func TestSearchWithoutStateBatchNorm(t *testing.T) {
+	r := newRig(t, t.TempDir(), searching("lbw:2", "lsq:4", "off"))
+	r.complete(t)
+	require.NotNil(t, r.saved.Metrics[3].Search)
+	require.Nil(t, r.saved.Metrics[3].Search.Unmatched)
 }
 
 // The codes of a file, decoded and put into a float network, give the accuracy of the search to the image.
