@@ -39,6 +39,13 @@ func (n *Network) Searches() (found bool) {
 	return found
 }
 
+// TakesStateBatchNorm says whether batch normalization is behind weights of any layer that are searched for, so that a
+// [StateBatchNorm] has an effect.
+func (n *Network) TakesStateBatchNorm() (found bool) {
+	n.weighted(func(w *weighted) { found = found || w.norm != nil })
+	return found
+}
+
 // SearchState tells how far the search for the weights of a layer has come.
 type SearchState struct {
 	Layer       string

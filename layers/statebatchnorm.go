@@ -188,6 +188,7 @@ func (w *weighted) searching() *weighted {
 func (w *weighted) pair(norm *BatchNorm, rectifier *PReLU) {
 	weight := w.weight.(*searched)
 	weight.normalized()
+	w.norm = norm
 	if !w.state.On {
 		return
 	}

@@ -24,6 +24,7 @@ type weighted struct {
 
 	foldsNorm bool           // Methods.FoldBatchNorm
 	state     StateBatchNorm // Methods.State
+	norm      *BatchNorm     // behind weights that are searched for; nil for none
 	hard      *hardBranch    // of the state batch normalization behind the layer; nil for none
 }
 

@@ -23,7 +23,7 @@ func newSearchEvaluators(network *layers.Network, state layers.StateBatchNorm) (
 	if !network.Searches() {
 		return s, nil
 	}
-	if s.soft, err = NewBranchEvaluator(network, EvaluationBatch, layers.SoftBranch); err == nil && state.On {
+	if s.soft, err = NewBranchEvaluator(network, EvaluationBatch, layers.SoftBranch); err == nil && state.On && network.TakesStateBatchNorm() {
 		s.unmatched, err = NewBranchEvaluator(network, EvaluationBatch, layers.UnmatchedBranch)
 	}
 	return s, err
@@ -65,7 +65,7 @@ const hardImages = 4096
 // takeHard takes the statistics of hard weights, in state batch normalization, anew. A search begins with it: what it starts
 // from are statistics of the float network's weights, which are of another size.
 func (e *Experiment) takeHard(t *Trainer) error {
-	if !t.Network.Searches() || !e.Config.StateBN.On {
+	if !e.Config.StateBN.On || !t.Network.TakesStateBatchNorm() {
 		return nil
 	}
 	r := &Reestimation{

@@ -129,12 +129,20 @@ func TestOneHotAtLast(t *testing.T) {
 	}
 }
 
-// Without state batch normalization there is no second kind of statistics.
+// Without state batch normalization there is no second kind of statistics: where it is off, and where nothing is normalized.
 func TestSearchWithoutStateBatchNorm(t *testing.T) {
-	r := newRig(t, t.TempDir(), searching("lbw:2", "lsq:4", "off"))
-	r.complete(t)
-	require.NotNil(t, r.saved.Metrics[3].Search)
-	require.Nil(t, r.saved.Metrics[3].Search.Unmatched)
+	for _, change := range []func(*Config){
+		searching("lbw:2", "lsq:4", "off"),
+		func(c *Config) {
+			searching("lbw:2", "lsq:4", "epoch")(c)
+			c.Model = "small"
+		},
+	} {
+		r := newRig(t, t.TempDir(), change)
+		r.complete(t)
+		require.NotNil(t, r.saved.Metrics[3].Search)
+		require.Nil(t, r.saved.Metrics[3].Search.Unmatched)
+	}
 }
 
 // The codes of a file, decoded and put into a float network, give the accuracy of the search to the image.

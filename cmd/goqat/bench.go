@@ -107,6 +107,7 @@ and batches are lenet5 (64), resnet20 (128; resnet20b here) and vggsmall (64).`,
 	}
 	b.addFlags(c.Flags())
 	complete(c, "model", modelNames)
+	complete(c, "state-bn", func() []string { return []string{"off", "step", "epoch"} })
 	complete(c, "weights", weightMethods)
 	complete(c, "acts", activationMethods)
 	return c
@@ -122,7 +123,7 @@ func (b *benchCommand) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&b.peer, "peer", "", "Python script to compare training steps with")
 	f.StringVar(&b.python, "python", "/usr/bin/python3", "interpreter of --peer")
 	f.IntVar(&b.rounds, "rounds", 3, "how often --peer takes its turn")
-	f.TextVar(&b.methods.State, "state-bn", train.DefaultConfig().StateBN, "when training steps look at the hard weights of a search (lbw): off or epoch for never, step, or every so many steps")
+	f.TextVar(&b.methods.State, "state-bn", train.DefaultConfig().StateBN, "`MODE` of state batch normalization behind weights that are searched for (lbw): training steps look at hard weights too, in every step (step), every so many steps (a number), or never (off, epoch)")
 	f.BoolVar(&b.winograd, "winograd", false, "train 3x3 convolutions of stride 1 between 32 channels or more by Winograd's F(2x2,3x3)")
 	f.BoolVar(&b.json, "json", false, "print JSON")
 }
@@ -171,6 +172,9 @@ func (b *benchCommand) check(f *pflag.FlagSet) error {
 	network, err := b.network(b.model, quantizedTraining)
 	if err != nil { // a method may not do for the layers
 		return err
+	}
+	if f.Changed("state-bn") && !network.TakesStateBatchNorm() {
+		return usagef("bench: --state-bn: %s has no batch normalization behind weights that are searched for", b.model)
 	}
 	if b.winograd && !network.Winograd && b.peer == "" {
 		return usagef("bench: --winograd: %s has no 3x3 convolution of stride 1 between 32 channels or more", b.model)

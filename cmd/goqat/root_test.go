@@ -139,6 +139,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"train --anneal sin", exitUsage, "--anneal is of weights that are searched for: it goes with --weights lbw:BITS"},
 		{"train --state-bn off", exitUsage, "--state-bn is of weights that are searched for: it goes with --weights lbw:BITS"},
 		{"train --state-bn never", exitUsage, "want off, epoch, step or a number of steps"},
+		{"train --data-dir {data} --weights lbw:2 --acts none --state-bn epoch", exitUsage, "--state-bn: lenet5 has no batch normalization behind weights that are searched for"},
+		{"bench --model lenet5 --weights lbw:2 --acts none --state-bn off", exitUsage, "bench: --state-bn: lenet5 has no batch normalization behind weights that are searched for"},
 		{"bench --state-bn off", exitUsage, "bench: --state-bn is of weights that are searched for"},
 		{"train --distill-weight 1", exitUsage, "--distill-weight goes with --teacher"},
 		{"train --optimizer adamw --momentum 0.9", exitUsage, "--momentum is of the optimizer sgd; adamw has its own moments"},

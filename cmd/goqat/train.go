@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/goqat/goqat/datasets"
+	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/models"
 	"github.com/goqat/goqat/quantops"
 	"github.com/goqat/goqat/train"
@@ -51,6 +52,7 @@ methods; --teacher takes a run, float or quantized, whose outputs the network le
 	complete(c, "data", dataNames)
 	complete(c, "weights", weightMethods)
 	complete(c, "acts", activationMethods)
+	complete(c, "state-bn", func() []string { return []string{"off", "step", "epoch"} })
 	complete(c, "optimizer", func() []string { return []string{"sgd", "adamw"} })
 	return c
 }
@@ -138,8 +140,8 @@ func (t *trainCommand) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.Validation, "validation", c.Validation, "split off so many training images to follow the training with")
 	f.IntVar(&c.CheckpointSteps, "checkpoint-steps", c.CheckpointSteps, "save every so many steps; 0 for after each epoch only")
 	f.IntVar(&c.FreezeBN, "freeze-bn", c.FreezeBN, "in so many last quantized epochs batch normalization uses its running statistics and leaves them alone")
-	f.StringVar(&c.Anneal, "anneal", c.Anneal, "temperature of weights that are searched for (lbw): exp, linear or sin, and from which 1/τ to which, from which share of the training to which, behind which the choice is one-hot")
-	f.TextVar(&c.StateBN, "state-bn", c.StateBN, "statistics of batch normalization behind weights that are searched for: of soft weights alone (off), of hard ones too in every step (step), every so many steps (a number), or taken anew after every epoch (epoch)")
+	f.StringVar(&c.Anneal, "anneal", c.Anneal, "`SHAPE[,KEY=VALUE…]` in which the inverse temperature 1/τ of weights that are searched for (lbw) grows: exp, linear or sin, with its first and last value (from, to) and the shares of the training where it begins and ends to grow (start, end); after end the choice is one-hot")
+	f.TextVar(&c.StateBN, "state-bn", c.StateBN, "`MODE` of batch normalization behind weights that are searched for (lbw): statistics of soft weights alone (off), or of hard ones too, in every step (step), every so many steps (a number), or taken anew after every epoch (epoch)")
 	f.StringVar(&c.Init, "init", c.Init, "run folder, checkpoint, PyTorch or safetensors file whose weights the float network starts from; scales are calibrated anew (with --float-epochs 0: fine-tune it)")
 	f.StringVar(&c.Teacher, "teacher", c.Teacher, "run folder, checkpoint, PyTorch or safetensors file of a network whose outputs both phases learn from besides the labels")
 	f.StringVar(&c.TeacherModel, "teacher-model", c.TeacherModel, "network of a PyTorch or safetensors --teacher (default: that of --model)")
@@ -171,6 +173,9 @@ func (t *trainCommand) run(c *cobra.Command, _ []string) error {
 	experiment := &train.Experiment{
 		Config: t.config, Folder: t.out, Resume: t.resume, Force: t.force, Data: data, Build: builder(t.config, data.Train), Import: importTensors,
 		BuildTeacher: anyBuilder(data.Train),
+	}
+	if err := t.checkState(c.Flags(), experiment); err != nil {
+		return err
 	}
 	if t.out == "" {
 		if experiment.Folder, err = t.nextFolder(experiment); err != nil {
@@ -249,6 +254,21 @@ func (t *trainCommand) checkUsed(f *pflag.FlagSet) error {
 		if t.config.Teacher == "" && f.Changed(name) {
 			return usagef("train: --%s goes with --teacher", name)
 		}
+	}
+	return nil
+}
+
+// checkState refuses --state-bn where the network has nothing that it could have an effect on.
+func (t *trainCommand) checkState(f *pflag.FlagSet, e *train.Experiment) error {
+	if !f.Changed("state-bn") {
+		return nil
+	}
+	network, err := e.Build(layers.Methods{Weights: t.config.Weights, Activations: t.config.Acts})
+	if err != nil {
+		return &usageError{err}
+	}
+	if !network.TakesStateBatchNorm() {
+		return usagef("train: --state-bn: %s has no batch normalization behind weights that are searched for", t.config.Model)
 	}
 	return nil
 }
