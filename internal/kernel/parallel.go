@@ -12,7 +12,14 @@ type job struct {
 	tasks  int64
 	next   atomic.Int64
 	done   sync.WaitGroup // of tasks, so that a caller never waits for a worker that has not come yet
+	left   atomic.Int64   // as many, for those who look instead of waiting
 	failed atomic.Pointer[failure]
+}
+
+// finish counts tasks that are done.
+func (j *job) finish(tasks int64) {
+	j.left.Add(-tasks)
+	j.done.Add(-int(tasks))
 }
 
 type failure struct{ value any }
@@ -36,8 +43,10 @@ func Parallel(tasks int, do func(task int)) {
 	}
 	j := &job{do: do, tasks: int64(tasks)}
 	j.done.Add(tasks)
+	j.left.Store(j.tasks)
 	invite(j, threads-1)
 	j.work()
+	spin(func() bool { return j.left.Load() == 0 })
 	j.done.Wait()
 	if f := j.failed.Load(); f != nil {
 		panic(f.value)
@@ -52,15 +61,31 @@ func (j *job) work() {
 }
 
 func (j *job) task(i int) {
-	defer j.done.Done()
+	defer j.finish(1)
 	defer func() {
 		if v := recover(); v != nil {
 			j.failed.Store(&failure{v})
 			started := min(j.next.Swap(j.tasks), j.tasks)
-			j.done.Add(int(started - j.tasks))
+			j.finish(j.tasks - started)
 		}
 	}()
 	j.do(i)
+}
+
+// spins is how often a thread looks before it sleeps, about 100 µs: the steps of a network follow one another so quickly that
+// to wake a thread up takes longer.
+const spins = 1 << 17
+
+// spin waits a short time for something to become true, unless threads share processors.
+func spin(done func() bool) {
+	if runtime.GOMAXPROCS(0) > runtime.NumCPU() {
+		return
+	}
+	for range spins {
+		if done() {
+			return
+		}
+	}
 }
 
 // invite asks up to n workers to help with a job. They live as long as the program; one that comes late finds nothing
@@ -73,8 +98,9 @@ func invite(j *job, n int) {
 	}
 	for ; pool.workers < n; pool.workers++ {
 		go func() {
-			for j := range pool.jobs {
-				j.work()
+			for {
+				spin(func() bool { return len(pool.jobs) > 0 })
+				(<-pool.jobs).work()
 			}
 		}()
 	}
