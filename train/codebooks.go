@@ -199,22 +199,41 @@ func (t *centroidTraining) improve(ctx context.Context, book layers.Codes, step 
 		step.Before, step.After = layers.Figure(math.NaN()), layers.Figure(math.NaN())
 		return nil
 	}
-	centroids := book.Centroids().Data()
-	found := slices.Clone(centroids)
-	before, after, err := t.train(ctx, book, found)
+	back := t.remember(book)
+	before, after, err := t.train(ctx, book, back)
 	if err != nil {
 		return err
 	}
 	step.Before, step.After, step.Undone = layers.Figure(before), layers.Figure(after), !(after < before)
 	if step.Undone {
-		copy(centroids, found)
+		back()
 	}
 	return nil
 }
 
+// remember returns what sets the centroids of a layer back to what they are now, and with them the running statistics of
+// batch normalization, which follow every step.
+func (t *centroidTraining) remember(book layers.Codes) (back func()) {
+	params := []*layers.Param{book.Centroids()}
+	for _, p := range t.network.Params() {
+		if p.Kind == quantops.Running {
+			params = append(params, p)
+		}
+	}
+	values := make([][]float32, len(params))
+	for i, p := range params {
+		values[i] = slices.Clone(p.Data())
+	}
+	return func() {
+		for i, p := range params {
+			copy(p.Data(), values[i])
+		}
+	}
+}
+
 // train trains the centroids of a layer and returns the mean losses of those found and of those trained by then, on the
 // batches of the last tenth of the steps, which neither have been trained on yet.
-func (t *centroidTraining) train(ctx context.Context, book layers.Codes, found []float32) (before, after float64, err error) {
+func (t *centroidTraining) train(ctx context.Context, book layers.Codes, back func()) (before, after float64, err error) {
 	runtime.GC() // the graph of the layer before
 	graph, err := newGraphOf(t.network, t.Batch, 0, book.Centroids())
 	if err != nil {
@@ -229,7 +248,7 @@ func (t *centroidTraining) train(ctx context.Context, book layers.Codes, found [
 			return 0, 0, ErrInterrupted
 		}
 		optimizer.SetLearningRate(Cosine{}.Rate(t.LearningRate, Progress{Step: i, Steps: t.Steps, StepsPerEpoch: t.Steps}))
-		was, is, err := t.step(graph, optimizer, book.Centroids().Data(), found, i >= t.Steps-tenth)
+		was, is, err := t.step(graph, optimizer, book, back, i >= t.Steps-tenth)
 		if err != nil {
 			return 0, 0, fmt.Errorf("train: centroids of %s, step %d: %w", book.Layer, i+1, err)
 		}
@@ -240,28 +259,38 @@ func (t *centroidTraining) train(ctx context.Context, book layers.Codes, found [
 
 // step makes a step. Where they are to be compared it returns the losses of the centroids as found and as they were before
 // the step, else zeros.
-func (t *centroidTraining) step(graph *trainingGraph, optimizer Optimizer, centroids, found []float32, compare bool) (was, is float64, err error) {
+func (t *centroidTraining) step(graph *trainingGraph, optimizer Optimizer, book layers.Codes, back func(), compare bool) (was, is float64, err error) {
+	if err = t.load(graph); err != nil {
+		return 0, 0, err
+	}
+	if compare {
+		if was, err = t.lossAsFound(graph, book, back); err != nil {
+			return 0, 0, err
+		}
+	}
+	if is, err = graph.step(optimizer); !compare {
+		is = 0
+	}
+	return was, is, err
+}
+
+// load brings the next batch into a graph, and what the float network says of it.
+func (t *centroidTraining) load(graph *trainingGraph) error {
 	batch := t.loader.Next(t.done)
 	t.done++
 	copy(graph.images, batch.Images)
 	copy(graph.loss.labels, batch.Labels)
-	if err := t.teacher.look(batch.Images); err != nil {
-		return 0, 0, err
-	}
-	if compare {
-		trained := slices.Clone(centroids)
-		copy(centroids, found)
-		still := &SGD{}
-		still.SetLearningRate(0)
-		if was, err = graph.step(still); err != nil {
-			return 0, 0, err
-		}
-		copy(centroids, trained)
-	}
-	if is, err = graph.step(optimizer); err != nil || !compare {
-		return 0, 0, err
-	}
-	return was, is, nil
+	return t.teacher.look(batch.Images)
+}
+
+// lossAsFound returns the loss of the centroids as they were found, to which back leads, on the batch in the graph.
+func (t *centroidTraining) lossAsFound(graph *trainingGraph, book layers.Codes, back func()) (float64, error) {
+	forth := t.remember(book)
+	defer forth()
+	back()
+	still := &SGD{}
+	still.SetLearningRate(0)
+	return graph.step(still)
 }
 
 // findWeighted finds codebooks whose assignment is weighted by inputs, where they are not there yet, and says whether it

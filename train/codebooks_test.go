@@ -124,6 +124,21 @@ func TestCodebookSearchUndoesBadTraining(t *testing.T) {
 	}
 }
 
+// Where training is undone everything is as if there had been none; statistics of batch normalization too.
+func TestUndoneTrainingLeavesNothing(t *testing.T) {
+	run := func(steps int, rate float64) (*PostTrainingResult, map[string]Tensor) {
+		p := newPQ(t, "normalized", "kmeans:6", func(p *PostTraining) { p.CentroidSteps, p.CentroidRate, p.ReestimateBN = steps, rate, 0 })
+		r := quantized(t, p)
+		c, _ := networkOf(t, p)
+		return r, tensorsByName(c.Params)
+	}
+	r, undone := run(20, 50)
+	require.Len(t, r.Codebooks, 1)
+	require.True(t, r.Codebooks[0].Undone)
+	_, found := run(0, 0)
+	require.Equal(t, found, undone)
+}
+
 // The number of threads does not matter; the seed does.
 func TestCodebookSearchIsTheSameForAnyNumberOfThreads(t *testing.T) {
 	run := func(threads int, seed uint64) string {
