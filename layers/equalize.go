@@ -18,6 +18,11 @@ import (
 // there and the weights lie rectifiers, pooling and shortcuts, which are homogeneous; what a residual sum joins has
 // one scale. The network's input and output, and what goes into a batch normalization, keep theirs.
 //
+// Without a batch normalization to take it, the division makes weights larger. There a channel is divided by no more
+// than what leaves its weights below the largest of their layer: a channel that is nearly dead would otherwise set the
+// range, and the step, of all the layer's weights. And no scale is below 2^-8: behind eight bits such a channel is
+// hardly seen, and may be larger on other images.
+//
 // Wang et al., "Towards Accurate Post-training Network Quantization via Bit-Split and Stitching", 2020 (ECAQ, for
 // residual networks narrowed to one scale for each channel of the stream); Nagel et al., "Data-Free Quantization
 // Through Weight Equalization and Bias Correction", 2019.
@@ -34,8 +39,9 @@ type consumer struct {
 	inputs []int
 }
 
-// producer is where the scales of an output's channels are divided by: parameters with an element, or a row, per channel.
+// producer is what is divided by the scales of its output's channels: parameters with an element, or a row, per channel.
 type producer struct {
+	weight  *Param // the one of params that is quantized; nil for a batch normalization
 	params  []*Param
 	outputs []int
 }
@@ -100,7 +106,7 @@ func (e *Equalization) follow(l Layer, x []int) []int {
 		return append(append(e.fresh(l.before), x...), e.fresh(l.after)...) // of zeros
 	case *BatchNorm:
 		e.fix(x)
-		return e.produce(len(x), l.gamma, l.beta)
+		return e.produce(nil, len(x), l.gamma, l.beta)
 	case interface{ core() *weighted }:
 		return e.weights(l.core(), x)
 	}
@@ -120,9 +126,9 @@ func (e *Equalization) sum(l *Residual, x []int) []int {
 	return body
 }
 
-// produce returns fresh scales that parameters are divided by.
-func (e *Equalization) produce(channels int, params ...*Param) []int {
-	p := producer{params, e.fresh(channels)}
+// produce returns fresh scales that parameters are divided by, a quantized weight among them or nil.
+func (e *Equalization) produce(weight *Param, channels int, params ...*Param) []int {
+	p := producer{weight, params, e.fresh(channels)}
 	e.producers = append(e.producers, p)
 	return p.outputs
 }
@@ -139,13 +145,16 @@ func (e *Equalization) weights(w *weighted, x []int) []int {
 	if w.bias != nil {
 		params = append(params, w.bias)
 	}
-	return e.produce(w.out.Channels, params...)
+	return e.produce(p.value, w.out.Channels, params...)
 }
+
+// leastExponent is that of the least scale.
+const leastExponent = -8
 
 // scales chooses the scales. Of every layer with weights, wanted says in which proportion its quantizer would take the
 // channels that it takes in, 0 for one that holds nothing; a channel that several layers take in gets the geometric
-// mean of what each wants, as a share of its largest. Scales are rounded to powers of two, so that the network's
-// numbers stay the very same.
+// mean of what each wants, as a share of its largest, or the least that the weights it comes from allow. Scales are
+// rounded to powers of two, so that the network's numbers stay the very same.
 func (e *Equalization) scales(wanted map[string][]float64) []float64 {
 	sums, counts := make([]float64, len(e.parents)), make([]float64, len(e.parents))
 	for _, c := range e.consumers {
@@ -154,14 +163,52 @@ func (e *Equalization) scales(wanted map[string][]float64) []float64 {
 			counts[at]++
 		}
 	}
+	limits := e.limits()
 	scales := make([]float64, len(e.parents))
 	for i := range scales {
 		scales[i] = 1
 		if r := e.root(i); r != 0 && counts[r] > 0 {
-			scales[i] = math.Ldexp(1, int(math.RoundToEven(sums[r]/counts[r])))
+			scales[i] = math.Ldexp(1, max(int(math.RoundToEven(sums[r]/counts[r])), limits[r]))
 		}
 	}
 	return scales
+}
+
+// limits returns the least exponent of each scale; none that makes a weight larger than the largest of its layer was.
+func (e *Equalization) limits() []int {
+	limits := slices.Repeat([]int{leastExponent}, len(e.parents))
+	for _, p := range e.producers {
+		for o, least := range p.limits() {
+			at := e.root(p.outputs[o])
+			limits[at] = max(limits[at], least)
+		}
+	}
+	return limits
+}
+
+// limits returns those of each output channel; none of a batch normalization. A channel of zeros keeps its scale.
+func (p *producer) limits() []int {
+	if p.weight == nil {
+		return nil
+	}
+	limits, largest := make([]int, len(p.outputs)), reach(p.weight.Data())
+	each := len(p.weight.Data()) / len(limits)
+	for o := range limits {
+		if row := reach(p.weight.Data()[o*each:][:each]); row > 0 {
+			fraction, exponent := math.Frexp(row / largest)
+			if fraction == 0.5 {
+				exponent--
+			}
+			limits[o] = exponent
+		}
+	}
+	return limits
+}
+
+// reach is the largest magnitude.
+func reach(w []float32) float64 {
+	low, high := kernel.Range(w, kernel.Dense(len(w)))
+	return float64(max(-low, high))
 }
 
 // exponents returns what one layer wants of each scale, the mean over the channels that have it, as powers of two.

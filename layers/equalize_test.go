@@ -58,6 +58,11 @@ func equalizedNetwork(t *testing.T) (*Network, []float32) {
 			for i := range p.Data() {
 				p.Data()[i] = float32(0.5 + s.Float64())
 			}
+			continue
+		}
+		each := len(p.Data()) / p.Value.Shape()[0]
+		for i := range p.Data() { // rows of all sizes
+			p.Data()[i] *= 1 / float32(int(1)<<(i/each*5%8))
 		}
 	}
 	images := make([]float32, 2*8*8*16)
@@ -142,6 +147,49 @@ func TestEqualizationOfAStream(t *testing.T) {
 			require.LessOrEqual(t, scale, 1.0, name)
 		}
 	}
+}
+
+// Where weights are divided, none becomes larger than the largest of its layer was; nearly dead channels, and dead ones,
+// change nothing of that.
+func TestEqualizationKeepsRangesOfWeights(t *testing.T) {
+	network, images := equalizedNetwork(t)
+	conv4 := paramOf(t, network, "conv4.weight")
+	clear(conv4.Data()[2*4*9:][:4*9]) // a dead channel
+	before, largest := logits(t, network, images, 16), map[string]float64{}
+	for _, p := range network.Params() {
+		largest[p.Name] = reach(p.Data())
+	}
+	wanted := wish(network)
+	for name, shares := range wanted {
+		for i := range shares {
+			if i%2 == 0 {
+				shares[i] *= 1e-6
+			}
+		}
+		wanted[name] = append(shares[:len(shares)-1], 1e3)
+	}
+	e, err := NewEqualization(network)
+	require.NoError(t, err)
+	require.Positive(t, e.Apply(wanted))
+	requireSame(t, before, logits(t, network, images, 16))
+	for _, p := range network.Params() {
+		if p.Value.Dims() > 1 {
+			require.LessOrEqual(t, reach(p.Data()), largest[p.Name], p.Name)
+		}
+	}
+	require.LessOrEqual(t, reach(paramOf(t, network, "bn2.weight").Data()), 256*largest["bn2.weight"])
+	require.Greater(t, reach(paramOf(t, network, "bn2.weight").Data()), 100*largest["bn2.weight"], "normalizations have no range")
+}
+
+func paramOf(t *testing.T, n *Network, name string) *Param {
+	t.Helper()
+	for _, p := range n.Params() {
+		if p.Name == name {
+			return p
+		}
+	}
+	require.Fail(t, "no parameter "+name)
+	return nil
 }
 
 // A layer of another kind, whatever it does, is refused.

@@ -1,6 +1,7 @@
 package quantops
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -206,13 +207,24 @@ func TestBitsplitErrorNeverRises(t *testing.T) {
 	for _, bits := range []string{"2", "3", "5", "8"} {
 		c := randomSearch(rand.New(rand.NewPCG(3, 1)), 5, 120, 300)
 		before := math.Inf(1)
-		for _, sweeps := range []string{"1", "2", "3", "5", "20"} {
-			_, _, s := c.solve(t, "bitsplit:"+bits+",sweeps="+sweeps)
+		for _, sweeps := range []int{1, 2, 3, 5, 20} {
+			_, _, s := c.solve(t, fmt.Sprintf("bitsplit:%s,sweeps=%d", bits, sweeps))
 			require.LessOrEqual(t, s.Error, before)
-			require.LessOrEqual(t, s.Sweeps, len(sweeps)*20)
+			require.LessOrEqual(t, s.Sweeps, sweeps)
+			require.True(t, s.Settled || s.Sweeps == sweeps, "it stopped early")
 			before = s.Error
 		}
 	}
+}
+
+// The most sweeps are those from each start: of bits, and thoroughly of codes, from there and from every scale.
+func TestBitsplitSweepsAreLimited(t *testing.T) {
+	c := randomSearch(rand.New(rand.NewPCG(3, 1)), 5, 120, 300)
+	_, _, s := c.solve(t, "bitsplit:8,sweeps=1")
+	require.Equal(t, 1, s.Sweeps)
+	require.False(t, s.Settled)
+	_, _, s = c.solve(t, "bitsplit:8,thorough,sweeps=1")
+	require.Equal(t, 2+len(thoroughStarts), s.Sweeps)
 }
 
 // Where Y are the responses of the weights themselves, moments without Cross say the same.

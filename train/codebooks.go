@@ -41,12 +41,13 @@ type CodebookSearch struct {
 // CodebookStep tells what has become of a layer.
 type CodebookStep struct {
 	Layer     string        `json:"layer"`
-	Vectors   int           `json:"vectors"`   // of its weights
-	Length    int           `json:"length"`    // weights of a vector
-	Centroids int           `json:"centroids"` // how many there are
-	Error     layers.Figure `json:"error"`     // share of the weights' squares that is lost, or where weighted of their outputs'
-	Before    layers.Figure `json:"before"`    // loss of the first tenth of the steps
-	After     layers.Figure `json:"after"`     // of the last; NaN for both without steps
+	Vectors   int           `json:"vectors"`          // of its weights
+	Length    int           `json:"length"`           // weights of a vector
+	Centroids int           `json:"centroids"`        // how many there are
+	Error     layers.Figure `json:"error"`            // share of the weights' squares that is lost, or where weighted of their outputs'
+	Before    layers.Figure `json:"before"`           // mean loss of the centroids as found, on the batches of the last tenth of the steps
+	After     layers.Figure `json:"after"`            // of those trained, on the same batches; NaN for both without steps
+	Undone    bool          `json:"undone,omitempty"` // After is not below Before: the centroids are again as they were found
 }
 
 // String returns one line.
@@ -55,7 +56,11 @@ func (s CodebookStep) String() string {
 	if math.IsNaN(float64(s.Before)) {
 		return text
 	}
-	return text + fmt.Sprintf("; loss %.4f, trained %.4f", float64(s.Before), float64(s.After))
+	text += fmt.Sprintf("; mean loss on the batches of the last tenth of the steps %.4f as found, %.4f trained", float64(s.Before), float64(s.After))
+	if s.Undone {
+		text += ": centroids are left as found"
+	}
+	return text
 }
 
 // Run finds the codebooks that the network has not found yet. When ctx ends it returns [ErrInterrupted].
@@ -82,13 +87,9 @@ func (s *CodebookSearch) Run(ctx context.Context, network *layers.Network) error
 		if err != nil {
 			return err
 		}
-		before, after := math.NaN(), math.NaN()
-		if s.Steps > 0 {
-			if before, after, err = t.train(ctx, book); err != nil {
-				return err
-			}
+		if err := t.improve(ctx, book, &step); err != nil {
+			return err
 		}
-		step.Before, step.After = layers.Figure(before), layers.Figure(after)
 		if s.Report != nil {
 			s.Report(step)
 		}
@@ -192,8 +193,47 @@ func (t *centroidTraining) close() {
 	t.teacher.evaluator.Close()
 }
 
-// train trains the centroids of a layer and returns the mean loss of the first and of the last tenth of the steps.
-func (t *centroidTraining) train(ctx context.Context, book layers.Codes) (before, after float64, err error) {
+// improve trains the centroids of a layer, if there are steps to do so, and takes back what was no use.
+func (t *centroidTraining) improve(ctx context.Context, book layers.Codes, step *CodebookStep) error {
+	if t.Steps == 0 {
+		step.Before, step.After = layers.Figure(math.NaN()), layers.Figure(math.NaN())
+		return nil
+	}
+	back := t.remember(book)
+	before, after, err := t.train(ctx, book, back)
+	if err != nil {
+		return err
+	}
+	step.Before, step.After, step.Undone = layers.Figure(before), layers.Figure(after), !(after < before)
+	if step.Undone {
+		back()
+	}
+	return nil
+}
+
+// remember returns what sets the centroids of a layer back to what they are now, and with them the running statistics of
+// batch normalization, which follow every step.
+func (t *centroidTraining) remember(book layers.Codes) (back func()) {
+	params := []*layers.Param{book.Centroids()}
+	for _, p := range t.network.Params() {
+		if p.Kind == quantops.Running {
+			params = append(params, p)
+		}
+	}
+	values := make([][]float32, len(params))
+	for i, p := range params {
+		values[i] = slices.Clone(p.Data())
+	}
+	return func() {
+		for i, p := range params {
+			copy(p.Data(), values[i])
+		}
+	}
+}
+
+// train trains the centroids of a layer and returns the mean losses of those found and of those trained by then, on the
+// batches of the last tenth of the steps, which neither have been trained on yet.
+func (t *centroidTraining) train(ctx context.Context, book layers.Codes, back func()) (before, after float64, err error) {
 	runtime.GC() // the graph of the layer before
 	graph, err := newGraphOf(t.network, t.Batch, 0, book.Centroids())
 	if err != nil {
@@ -208,29 +248,49 @@ func (t *centroidTraining) train(ctx context.Context, book layers.Codes) (before
 			return 0, 0, ErrInterrupted
 		}
 		optimizer.SetLearningRate(Cosine{}.Rate(t.LearningRate, Progress{Step: i, Steps: t.Steps, StepsPerEpoch: t.Steps}))
-		loss, err := t.step(graph, optimizer)
+		was, is, err := t.step(graph, optimizer, book, back, i >= t.Steps-tenth)
 		if err != nil {
 			return 0, 0, fmt.Errorf("train: centroids of %s, step %d: %w", book.Layer, i+1, err)
 		}
-		if i < tenth {
-			before += loss / float64(tenth)
-		}
-		if i >= t.Steps-tenth {
-			after += loss / float64(tenth)
-		}
+		before, after = before+was/float64(tenth), after+is/float64(tenth)
 	}
 	return before, after, nil
 }
 
-func (t *centroidTraining) step(graph *trainingGraph, optimizer Optimizer) (float64, error) {
+// step makes a step. Where they are to be compared it returns the losses of the centroids as found and as they were before
+// the step, else zeros.
+func (t *centroidTraining) step(graph *trainingGraph, optimizer Optimizer, book layers.Codes, back func(), compare bool) (was, is float64, err error) {
+	if err = t.load(graph); err != nil {
+		return 0, 0, err
+	}
+	if compare {
+		if was, err = t.lossAsFound(graph, book, back); err != nil {
+			return 0, 0, err
+		}
+	}
+	if is, err = graph.step(optimizer); !compare {
+		is = 0
+	}
+	return was, is, err
+}
+
+// load brings the next batch into a graph, and what the float network says of it.
+func (t *centroidTraining) load(graph *trainingGraph) error {
 	batch := t.loader.Next(t.done)
 	t.done++
 	copy(graph.images, batch.Images)
 	copy(graph.loss.labels, batch.Labels)
-	if err := t.teacher.look(batch.Images); err != nil {
-		return 0, err
-	}
-	return graph.step(optimizer)
+	return t.teacher.look(batch.Images)
+}
+
+// lossAsFound returns the loss of the centroids as they were found, to which back leads, on the batch in the graph.
+func (t *centroidTraining) lossAsFound(graph *trainingGraph, book layers.Codes, back func()) (float64, error) {
+	forth := t.remember(book)
+	defer forth()
+	back()
+	still := &SGD{}
+	still.SetLearningRate(0)
+	return graph.step(still)
 }
 
 // findWeighted finds codebooks whose assignment is weighted by inputs, where they are not there yet, and says whether it

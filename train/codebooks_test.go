@@ -2,10 +2,12 @@ package train
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -82,6 +84,61 @@ func TestCodebookSearchTrainsCentroids(t *testing.T) {
 	}
 }
 
+// Training that makes a layer worse is undone, and it is said so.
+func TestCodebookSearchUndoesBadTraining(t *testing.T) {
+	data := digits(t, 300, 10).Train
+	float, err := smallNetwork(layers.Methods{}, 0, 1)
+	require.NoError(t, err)
+	c, err := LoadCheckpoint(filepath.Join(trainedFloat(t, "small"), CheckpointFile))
+	require.NoError(t, err)
+	require.NoError(t, adopt(float, c.Params))
+	run := func(steps int, rate float64) (done []CodebookStep, params map[string]Tensor) {
+		network, err := smallNetwork(methods("pq:d=3", "none"), 8, 1)
+		require.NoError(t, err)
+		require.NoError(t, adopt(network, floatSnapshot(float)))
+		s := &CodebookSearch{
+			Float: float, Data: data, Steps: steps, LearningRate: rate, Batch: 32, Seed: 1,
+			Report: func(s CodebookStep) { done = append(done, s) },
+		}
+		require.NoError(t, s.Run(t.Context(), network))
+		return done, tensorsByName(snapshot(network))
+	}
+	_, found := run(0, 1)
+	for _, c := range []struct {
+		rate   float64
+		undone bool
+	}{{0.5, false}, {8, true}} {
+		done, after := run(20, c.rate)
+		require.Len(t, done, 2)
+		for _, s := range done {
+			name := s.Layer + ".weight.centroids"
+			require.Equal(t, c.undone, s.Undone, s)
+			require.Equal(t, c.undone, s.After >= s.Before)
+			require.Equal(t, c.undone, slices.Equal(found[name].Data, after[name].Data), name)
+			require.Equal(t, c.undone, strings.HasSuffix(s.String(), ": centroids are left as found"))
+			require.Contains(t, s.String(), fmt.Sprintf("; mean loss on the batches of the last tenth of the steps %.4f as found, %.4f trained", float64(s.Before), float64(s.After)))
+		}
+		again, same := run(20, c.rate)
+		require.Equal(t, done, again)
+		require.Equal(t, after, same)
+	}
+}
+
+// Where training is undone everything is as if there had been none; statistics of batch normalization too.
+func TestUndoneTrainingLeavesNothing(t *testing.T) {
+	run := func(steps int, rate float64) (*PostTrainingResult, map[string]Tensor) {
+		p := newPQ(t, "normalized", "kmeans:6", func(p *PostTraining) { p.CentroidSteps, p.CentroidRate, p.ReestimateBN = steps, rate, 0 })
+		r := quantized(t, p)
+		c, _ := networkOf(t, p)
+		return r, tensorsByName(c.Params)
+	}
+	r, undone := run(20, 50)
+	require.Len(t, r.Codebooks, 1)
+	require.True(t, r.Codebooks[0].Undone)
+	_, found := run(0, 0)
+	require.Equal(t, found, undone)
+}
+
 // The number of threads does not matter; the seed does.
 func TestCodebookSearchIsTheSameForAnyNumberOfThreads(t *testing.T) {
 	run := func(threads int, seed uint64) string {
@@ -107,12 +164,15 @@ func TestRunsGoOnFromCodes(t *testing.T) {
 		}
 		return all
 	}
+	var texts []string
 	goOn := func(weights string, float int) (*Checkpoint, *Result) {
 		folder := t.TempDir()
+		texts = nil
 		r := newRig(t, folder, func(c *Config) {
 			c.Init, c.Float.Epochs, c.Quantized.Epochs = p.Folder, float, 1
 			c.Weights, c.Acts = quantops.MustParse(weights), quantops.MustParse("linear:8")
 		})
+		r.Report = func(e Event) { texts = append(texts, e.Text) }
 		result := r.complete(t)
 		c, err := LoadCheckpoint(filepath.Join(folder, CheckpointFile))
 		require.NoError(t, err)
@@ -122,6 +182,8 @@ func TestRunsGoOnFromCodes(t *testing.T) {
 	require.Equal(t, 1.0, *result.Agreement)
 	require.Len(t, codes(before), 2)
 	require.Equal(t, codes(before), codes(same))
+	anew := "codes are found anew: " + p.Folder + " has pq"
+	require.NotContains(t, texts, anew)
 	centroids := tensorsByName(same.Params)["fc1.weight.centroids"]
 	require.NotEqual(t, tensorsByName(before.Params)["fc1.weight.centroids"], centroids, "they are trained")
 	require.Equal(t, tensorsByName(before.Params)["fc1.weight"], tensorsByName(same.Params)["fc1.weight"], "and real weights are not")
@@ -129,6 +191,7 @@ func TestRunsGoOnFromCodes(t *testing.T) {
 	require.NotEqual(t, codes(before), codes(trained), "weights have been trained")
 	other, _ := goOn("pq:k=16", 0)
 	require.NotEqual(t, codes(before), codes(other))
+	require.Contains(t, texts, anew)
 
 	plain, err := smallNetwork(layers.Methods{}, 0, 1)
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -49,6 +50,46 @@ func TestECAQ(t *testing.T) {
 	require.Positive(t, channels)
 	require.Less(t, spread(), uneven/50)
 	require.Less(t, loss(), unevenLoss/4)
+}
+
+// Without batch normalization the weights take the scales, at no cost worth mentioning, whether their steps are those of
+// channels or of whole tensors: nearly dead channels, and what they would make of the weights, are no harm.
+func TestECAQWithoutBatchNormalization(t *testing.T) {
+	for _, weights := range []string{"linear:4", "lsq:4"} {
+		for _, activations := range []string{"linear:8", "linear:4"} {
+			accuracy := func(ecaq bool) float64 {
+				p := newPost(t, "small", filepath.Join(t.TempDir(), "run"), func(p *PostTraining) {
+					p.Config.Weights, p.Config.Acts, p.ECAQ = quantops.MustParse(weights), quantops.MustParse(activations), ecaq
+					p.Config.Init = nearlyDead(t, trainedFloat(t, "small"))
+				})
+				return *quantized(t, p).Accuracy.FakeQuant
+			}
+			plain, scaled := accuracy(false), accuracy(true)
+			t.Logf("%s %s: %.4f, with ECAQ %.4f", weights, activations, plain, scaled)
+			require.Greater(t, plain, 0.4)
+			require.Greater(t, scaled, plain-0.03, weights)
+		}
+	}
+}
+
+// nearlyDead returns the checkpoint of a run of the small network, some of whose channels hardly say anything any more.
+func nearlyDead(t *testing.T, run string) string {
+	t.Helper()
+	c, err := LoadCheckpoint(filepath.Join(run, CheckpointFile))
+	require.NoError(t, err)
+	params := tensorsByName(c.Params)
+	for name, channel := range map[string]int{"conv2": 3, "fc1": 5} {
+		for _, kind := range []string{".weight", ".bias"} {
+			p := params[name+kind]
+			each := len(p.Data) / p.Shape[0]
+			for i := range p.Data[channel*each:][:each] {
+				p.Data[channel*each+i] *= 1e-4
+			}
+		}
+	}
+	path := filepath.Join(t.TempDir(), "dying.safetensors")
+	require.NoError(t, c.Save(path))
+	return path
 }
 
 func TestECAQRefuses(t *testing.T) {

@@ -38,7 +38,7 @@ type PostTraining struct {
 	ReestimateBN int  // training images for the statistics of batch normalization, see [Reestimation]; 0 leaves these alone
 	Recalibrate  bool // calibrate again with the new statistics
 	CorrectBias  bool
-	Samples      int  // of a layer for the search of its weights, see [Search]; 0 for all
+	Samples      int  // of a layer for the search of its weights, see [Search]; 0 for all, and where nothing is searched for
 	Sequential   bool // search behind the layers quantized before
 	ECAQ         bool // first give channels of activations scales of their own, see [ECAQ]
 	// CentroidSteps and CentroidRate are the training of the centroids of each layer, where weights have codebooks.
@@ -93,6 +93,8 @@ func (p *PostTraining) Check() error {
 		return usagef("train: weights of %s have no centroids to train", c.Weights)
 	case p.Sequential && !c.Weights.Solves():
 		return usagef("train: %s searches for no weights, sequentially or not", c.Weights)
+	case p.Samples > 0 && !c.Weights.Solves():
+		return usagef("train: %s searches for no weights, on samples or otherwise", c.Weights)
 	case p.ECAQ && c.Acts.None():
 		return usagef("train: scales of channels are for quantized activations: want a method for these")
 	case p.Samples < 0:

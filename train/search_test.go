@@ -46,7 +46,7 @@ func lossOf(t *testing.T, p *PostTraining) float64 {
 func TestSearch(t *testing.T) {
 	losses, hashes := map[string]float64{}, map[string]string{}
 	for name, change := range map[string]func(*PostTraining){
-		"rounded":    func(p *PostTraining) { p.Config.Weights = quantops.MustParse("linear:2") },
+		"rounded":    func(p *PostTraining) { p.Config.Weights, p.Samples = quantops.MustParse("linear:2"), 0 },
 		"searched":   func(*PostTraining) {},
 		"sequential": func(p *PostTraining) { p.Sequential = true },
 	} {
@@ -130,6 +130,9 @@ func TestSearchRefuses(t *testing.T) {
 	for want, change := range map[string]func(*PostTraining){
 		"train: linear:4 searches for no weights, sequentially or not": func(p *PostTraining) {
 			p.Config.Weights, p.Sequential = quantops.MustParse("linear:4"), true
+		},
+		"train: lsq:4 searches for no weights, on samples or otherwise": func(p *PostTraining) {
+			p.Config.Weights = quantops.MustParse("lsq:4")
 		},
 		"train: a search with -1 samples: want 0 or more": func(p *PostTraining) { p.Samples = -1 },
 		"train: scales of channels are for quantized activations: want a method for these": func(p *PostTraining) {

@@ -82,7 +82,7 @@ func (e *Experiment) initialize(network *layers.Network) error {
 }
 
 // takeCodes sets the network's codebooks to those of the run that the configuration starts from, where that had the same
-// method of weights and its weights have not been trained since.
+// method of weights and its weights have not been trained since. It says so, and where another method had found codes.
 func (e *Experiment) takeCodes(network *layers.Network) error {
 	c := &e.Config
 	if c.Init == "" || c.Float.Epochs > 0 || len(network.Codebooks()) == 0 {
@@ -100,7 +100,12 @@ func (e *Experiment) takeCodes(network *layers.Network) error {
 	if err != nil {
 		return fmt.Errorf("%w (%s)", err, path)
 	}
-	if before.Weights.String() == c.Weights.String() {
+	switch {
+	case before.Weights.String() != c.Weights.String():
+		if from.Phase == QuantizedPhase && before.Weights.HasCodebook() {
+			e.report(Event{Text: fmt.Sprintf("codes are found anew: %s has %s", c.Init, before.Weights)})
+		}
+	default:
 		e.report(Event{Text: fmt.Sprintf("codes and centroids of %d of %s are those of %s", takeCodes(network, from.Params), plural(len(network.Codebooks()), "layer"), path)})
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"image"
 	"image/jpeg"
 	"image/png"
@@ -79,6 +80,18 @@ func TestExport(t *testing.T) {
 	write(t, folder, train.ModelFile, []byte("old"))
 	succeed(t, "export", checkpoint, "--force")
 	require.Equal(t, want, read(t, folder, train.ModelFile))
+}
+
+// Weights go into a safetensors file, of what the network is without quantizers.
+func TestExportWeights(t *testing.T) {
+	data, run := finishedRun(t)
+	path := filepath.Join(t.TempDir(), "weights.safetensors")
+	stdout, _ := succeed(t, "export", run, "--out", path)
+	require.Equal(t, fmt.Sprintf("%s, %d bytes\n", path, len(read(t, path))), stdout)
+	stdout, _ = succeed(t, "eval", path, "--model", "lenet5", "--data", "mnist", "--data-dir", data, "--json")
+	var scored scores
+	require.NoError(t, json.Unmarshal([]byte(stdout), &scored))
+	require.Greater(t, *scored.Network, 0.2)
 }
 
 // Codes without an integer run are scored as a network alone, and predict refuses them.

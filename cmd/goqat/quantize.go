@@ -99,7 +99,7 @@ func (q *quantizeCommand) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&q.recalibrate, "recalibrate", false, "calibrate once more after --reestimate-bn")
 	f.IntVar(&q.centroidSteps, "centroid-steps", 100, "steps of --batch images in which the centroids of each layer learn from the float network, where --weights have a codebook; 0 for none")
 	f.Float64Var(&q.centroidRate, "centroid-rate", 0.05, "largest learning rate of --centroid-steps; ten times more may be better for networks without batch normalization")
-	f.IntVar(&q.samples, "samples", searchSamples, "search for weights (bitsplit) on so many samples of a layer, output places of the --calibration images; 0 for all")
+	f.IntVar(&q.samples, "samples", searchSamples, "search for weights (bitsplit) on so many samples of a layer, output places of the --calibration images, rounded up to at least one of each image; 0 for all")
 	f.BoolVar(&q.sequential, "sequential", false, "search for a layer's weights behind the quantized layers before it, instead of behind float ones")
 	f.BoolVar(&q.ecaq, "ecaq", false, "first give each channel of activations a scale of its own, moved into normalizations and weights: fewer bits of activations lose less")
 	f.BoolVar(&q.correctBias, "correct-bias", false, "shift biases so that the mean outputs of layers on the calibration images are those of the float network")
@@ -151,7 +151,7 @@ func (q *quantizeCommand) quantize(c *cobra.Command, p *train.PostTraining) erro
 	case q.json:
 		return json.NewEncoder(c.OutOrStdout()).Encode(result)
 	}
-	return printQuantized(c.OutOrStdout(), p.Folder, result)
+	return printQuantized(c.OutOrStdout(), p.Folder, q.config, result)
 }
 
 // configure completes the settings: of a run or a checkpoint, what it says of the network and its images; then flags.
@@ -177,7 +177,22 @@ func (q *quantizeCommand) configure(path string, f *pflag.FlagSet) error {
 	if q.config.Acts, err = quantops.Parse(q.acts); err != nil {
 		return fmt.Errorf("--acts: %w", err)
 	}
+	if err := q.configureSearch(f); err != nil {
+		return err
+	}
 	return q.configureCentroids(f)
+}
+
+// configureSearch leaves out the samples of a search where there is none.
+func (q *quantizeCommand) configureSearch(f *pflag.FlagSet) error {
+	if q.config.Weights.Solves() {
+		return nil
+	}
+	if f.Changed("samples") {
+		return usagef("quantize: --samples are of a search for weights, which %s has none of", q.config.Weights)
+	}
+	q.samples = 0
+	return nil
 }
 
 // configureCentroids leaves out the steps for centroids where there are none.
@@ -245,7 +260,7 @@ func (q *quantizeCommand) augmentAsUsual(f *pflag.FlagSet) {
 }
 
 // printQuantized writes the table of accuracies, where the files are, and what to try next.
-func printQuantized(w io.Writer, folder string, r *train.PostTrainingResult) error {
+func printQuantized(w io.Writer, folder string, c train.Config, r *train.PostTrainingResult) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\n\taccuracy\tbytes\t\n")
 	fmt.Fprintf(t, "float\t%s\t%d\t\n", share(r.Accuracy.Float), r.Bytes.Float)
@@ -269,14 +284,6 @@ func printQuantized(w io.Writer, folder string, r *train.PostTrainingResult) err
 			fmt.Fprintf(w, "  %s\n", name)
 		}
 	}
-	fmt.Fprintf(w, "\nnext:\n  goqat eval %s\n", quote(folder))
-	if r.Accuracy.Integer != nil {
-		fmt.Fprintf(w, "  goqat predict %s image.png\n", quote(filepath.Join(folder, train.ModelFile)))
-	}
-	normalize := ""
-	if r.Normalize != "" {
-		normalize = " --normalize " + r.Normalize
-	}
-	_, err := fmt.Fprintf(w, "  goqat train --model %s --data %s%s --init %s --float-epochs 0 --weights %s --acts %s\n", r.Model, r.Data, normalize, quote(folder), r.Weights, r.Acts)
+	_, err := io.WriteString(w, nextCommands(folder, c, &r.Result, c.Weights.String(), c.Acts.String()))
 	return err
 }

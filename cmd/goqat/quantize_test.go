@@ -50,6 +50,7 @@ func quantization(t *testing.T, folder string) train.PostTrainingResult {
 
 // What is printed is what the folder holds; the network and its images are those of the run.
 func TestQuantize(t *testing.T) {
+	data, _ := finishedRun(t)
 	folder := finishedQuantization(t)
 	r := quantization(t, folder)
 	require.Equal(t, 1.0, *r.Agreement)
@@ -62,7 +63,7 @@ func TestQuantize(t *testing.T) {
 		"float    " + share(r.Accuracy.Float), "fake-quantized    " + share(r.Accuracy.FakeQuant), "integer    " + share(r.Accuracy.Integer),
 		"agree on 1.0000 of the test images; their logits differ by at most 0\n",
 		" bits a weight: 4 bits for the ", "; weights " + r.WeightsSHA256[:16] + "\n", "\n" + folder + "\n  checkpoint.safetensors\n  model.goq\n  result.json\n",
-		"  goqat train --model lenet5 --data mnist --init " + folder + " --float-epochs 0 --weights linear:4 --acts linear:8\n",
+		"  goqat train --model lenet5 --data mnist --data-dir " + data + " --init " + folder + " --float-epochs 0 --weights linear:4 --acts linear:8\n",
 	} {
 		require.Contains(t, stdout, want)
 	}
@@ -119,6 +120,13 @@ func TestQuantizeBySearching(t *testing.T) {
 	status, _, stderr := goqat("quantize", run, "--weights", "linear:4", "--sequential", "--out", filepath.Join(t.TempDir(), "x"))
 	require.Equal(t, exitUsage, status)
 	require.Contains(t, stderr, "linear:4 searches for no weights")
+	for _, weights := range []string{"lsq:4", "kmeans:3"} {
+		for _, samples := range []string{"10", "0"} {
+			status, _, stderr = goqat("quantize", run, "--weights", weights, "--samples", samples, "--out", filepath.Join(t.TempDir(), "x"))
+			require.Equal(t, exitUsage, status)
+			require.Contains(t, stderr, "--samples are of a search for weights, which "+weights+" has none of")
+		}
+	}
 }
 
 // A network with batch normalization from a file of another program: its model and its data are named.

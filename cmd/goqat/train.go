@@ -198,7 +198,7 @@ func (t *trainCommand) run(c *cobra.Command, _ []string) error {
 	if t.json {
 		return json.NewEncoder(c.OutOrStdout()).Encode(result)
 	}
-	return printResult(c.OutOrStdout(), experiment.Folder, t.config.Normalize, result)
+	return printResult(c.OutOrStdout(), experiment.Folder, t.config, result)
 }
 
 // nextFolder makes a new folder below runs, once it is known that the run can start.
@@ -324,7 +324,7 @@ func (t *trainCommand) override(base train.Config, f *pflag.FlagSet) error {
 }
 
 // printResult writes the table that a run ends in, where its files are, and what to try next.
-func printResult(w io.Writer, folder, normalize string, r *train.Result) error {
+func printResult(w io.Writer, folder string, c train.Config, r *train.Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\n\taccuracy\tbytes\t\n")
 	fmt.Fprintf(t, "float\t%s\t%d\t\n", share(r.Accuracy.Float), r.Bytes.Float)
@@ -347,19 +347,62 @@ func printResult(w io.Writer, folder, normalize string, r *train.Result) error {
 			fmt.Fprintf(w, "  %s\n", name)
 		}
 	}
-	fmt.Fprintf(w, "\nnext:\n  goqat eval %s\n", quote(folder))
-	if r.Accuracy.Integer != nil {
-		fmt.Fprintf(w, "  goqat predict %s image.png\n", quote(filepath.Join(folder, train.ModelFile)))
-	}
-	const fewer = "lsq:2"
-	if r.Accuracy.FakeQuant == nil || r.Weights == fewer && r.Acts == fewer {
-		return nil
-	}
-	if normalize != "" {
-		normalize = " --normalize " + normalize
-	}
-	_, err := fmt.Fprintf(w, "  goqat train --model %s --data %s%s --init %s --float-epochs 0 --weights %s --acts %s\n", r.Model, r.Data, normalize, quote(folder), fewer, fewer)
+	weights, acts := fewerBits(c, r)
+	_, err := io.WriteString(w, nextCommands(folder, c, r, weights, acts))
 	return err
+}
+
+// fewerBits proposes the methods to go on with; none where there is nothing to go on from, or to. Weights whose codes
+// have been searched for keep their method, and with it their codes.
+func fewerBits(c train.Config, r *train.Result) (weights, acts string) {
+	const fewer = "lsq:2"
+	weights = fewer
+	if c.Weights.HasCodebook() || c.Weights.Solves() || c.Weights.Searches() {
+		weights = c.Weights.String()
+	}
+	if r.Accuracy.FakeQuant == nil || c.Weights.String() == weights && c.Acts.String() == fewer {
+		return "", ""
+	}
+	return weights, fewer
+}
+
+// nextCommands tells what to do with a run folder: of all that it holds the files for. Without weights there is no training.
+func nextCommands(folder string, c train.Config, r *train.Result, weights, acts string) string {
+	var lines []string
+	trained := exists(filepath.Join(folder, train.CheckpointFile))
+	if trained {
+		lines = append(lines, "eval "+quote(folder))
+	}
+	if r.Accuracy.Integer != nil {
+		lines = append(lines, fmt.Sprintf("predict %s image.png", quote(filepath.Join(folder, train.ModelFile))))
+	}
+	if trained && weights != "" {
+		lines = append(lines, fmt.Sprintf("train --model %s --data %s%s --init %s --float-epochs 0 --weights %s --acts %s%s",
+			c.Model, c.Data, imageFlags(c), quote(folder), weights, acts, edgeFlag(c)))
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	return "\nnext:\n  goqat " + strings.Join(lines, "\n  goqat ") + "\n"
+}
+
+// imageFlags are those of images that are not what they are by default.
+func imageFlags(c train.Config) (flags string) {
+	if c.DataDir != "" {
+		flags += " --data-dir " + quote(c.DataDir)
+	}
+	if c.Normalize != "" {
+		flags += " --normalize " + c.Normalize
+	}
+	return flags
+}
+
+// edgeFlag is that of the bits of the first and the last layer, where they are not what they are by default.
+func edgeFlag(c train.Config) string {
+	if c.EdgeBits == train.DefaultConfig().EdgeBits {
+		return ""
+	}
+	return fmt.Sprintf(" --edge-bits %d", c.EdgeBits)
 }
 
 func share(v *float64) string {

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 
+	"github.com/goqat/goqat/quantops"
 	"github.com/goqat/goqat/train"
 )
 
@@ -324,4 +325,46 @@ func TestDisplayOnATerminal(t *testing.T) {
 	require.Contains(t, progress.String(), "float epoch 1/2")
 	require.Contains(t, progress.String(), "float     epoch  1  loss 0.5000  test accuracy 0.2500\nsomething else\n")
 	require.Empty(t, out.String())
+}
+
+// What is proposed keeps codes that have been searched for, and the bits of the first and the last layer that they are of.
+func TestNextCommands(t *testing.T) {
+	folder := t.TempDir()
+	next := func(weights, acts string, change func(*train.Config)) string {
+		one := 1.0
+		c, r := train.DefaultConfig(), &train.Result{Accuracy: train.Accuracies{FakeQuant: &one, Integer: &one}}
+		c.Weights, c.Acts = quantops.MustParse(weights), quantops.MustParse(acts)
+		if change != nil {
+			change(&c)
+		}
+		weights, acts = fewerBits(c, r)
+		return nextCommands(folder, c, r, weights, acts)
+	}
+	predict := "\nnext:\n  goqat predict " + filepath.Join(folder, train.ModelFile) + " image.png\n"
+	require.Equal(t, predict, next("lsq:4", "lsq:4", nil), "no checkpoint to go on from")
+
+	require.NoError(t, os.WriteFile(filepath.Join(folder, train.CheckpointFile), nil, 0o644))
+	require.Contains(t, next("lsq:4", "lsq:4", nil), "\n  goqat eval "+folder+"\n")
+	tuning := func(flags string) string {
+		return "\n  goqat train --model lenet5 --data mnist --init " + folder + " --float-epochs 0 " + flags + "\n"
+	}
+	require.Contains(t, next("lsq:4", "lsq:4", nil), tuning("--weights lsq:2 --acts lsq:2"))
+	for _, weights := range []string{"pq", "kmeans:3", "vq", "bitsplit:3", "lbw:2"} {
+		require.Contains(t, next(weights, "linear:8", nil), tuning("--weights "+weights+" --acts lsq:2"))
+		require.Contains(t, next(weights, "linear:8", func(c *train.Config) { c.EdgeBits = 0 }), tuning("--weights "+weights+" --acts lsq:2 --edge-bits 0"))
+		require.NotContains(t, next(weights, "lsq:2", nil), "goqat train")
+	}
+	require.NotContains(t, next("lsq:2", "lsq:2", nil), "goqat train")
+	require.Contains(t, next("lsq:4", "none", func(c *train.Config) { c.DataDir, c.Normalize = "/my data", "none" }), " --data-dir '/my data' --normalize none --init ")
+}
+
+// Where nothing was trained there is no checkpoint, and no command that would want one is proposed.
+func TestTrainWithoutEpochs(t *testing.T) {
+	data, run := finishedRun(t)
+	out := filepath.Join(t.TempDir(), "run")
+	stdout, _ := succeed(t, "train", "--data-dir", data, "--init", run, "--float-epochs", "0", "--epochs", "0", "--out", out)
+	require.NoFileExists(t, filepath.Join(out, train.CheckpointFile))
+	require.Contains(t, stdout, "\nnext:\n  goqat predict ")
+	require.NotContains(t, stdout, "goqat eval")
+	require.NotContains(t, stdout, "goqat train")
 }
