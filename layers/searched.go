@@ -82,12 +82,9 @@ func (w *searched) softValues() []float32 {
 	if w.oneHot() {
 		return w.values()
 	}
-	levels, units := make([]float32, w.count()), w.Units()
+	levels := make([]float32, w.count())
 	w.relaxation.Soft(levels, w.logits.Data(), w.temperature.Data()[0])
-	for i := range levels {
-		levels[i] *= units[i*w.shape[0]/len(levels)%len(units)]
-	}
-	return levels
+	return w.scaled(levels)
 }
 
 // describe tells of soft weights as the real ones, of whose error hard weights are then the gap.
@@ -100,8 +97,14 @@ func (w *searched) describe(to *LayerWeights) {
 
 // values returns the hard weights.
 func (w *searched) values() []float32 {
-	levels, units := make([]float32, w.count()), w.Units()
+	levels := make([]float32, w.count())
 	w.relaxation.Hard(levels, w.logits.Data())
+	return w.scaled(levels)
+}
+
+// scaled turns levels into what they are worth.
+func (w *searched) scaled(levels []float32) []float32 {
+	units := w.Units()
 	for i := range levels {
 		levels[i] *= units[i*w.shape[0]/len(levels)%len(units)]
 	}

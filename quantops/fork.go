@@ -46,8 +46,8 @@ type Keeping interface {
 	BackwardKept(dx [][]float32, dy, dkept, y []float32, x [][]float32) error
 }
 
-// Kept returns a node of the given shape for what the node's [Keeping] function keeps. Like a side's, its users leave their
-// gradients to the function and need learned parameters of their own.
+// Kept returns a node of the given shape for what the node's [Keeping] function keeps. Like a side's users, its one user
+// leaves the gradient to the function and needs learned parameters of its own.
 func Kept(n *gorgonia.Node, shape tensor.Shape) (*gorgonia.Node, error) {
 	o, ok := n.Op().(*operation)
 	if ok {
@@ -62,8 +62,11 @@ func Kept(n *gorgonia.Node, shape tensor.Shape) (*gorgonia.Node, error) {
 	}
 	o.sides = append(o.sides, kept)
 	memory, err := Result(kept)
+	if err != nil {
+		return nil, err
+	}
 	o.function.(Keeping).Keep(memory)
-	return kept, err
+	return kept, nil
 }
 
 // sideUsers is how many nodes take in the operation's sides. Gorgonia differentiates them first, since the operation is

@@ -233,6 +233,9 @@ func (o *operation) gradients(inputs gorgonia.Nodes, grad *gorgonia.Node) (gorgo
 	if users := o.sideUsers(); len(o.incoming) != users {
 		return nil, fmt.Errorf("quantops: %s: %d of %d users of its side have a gradient; a path from the side needs learned parameters", o, len(o.incoming), users)
 	}
+	if _, keeps := o.function.(Keeping); keeps && len(incoming) > 2 {
+		return nil, fmt.Errorf("quantops: %s: %d users of what it keeps: want one", o, len(incoming)-1)
+	}
 	gradients := make(gorgonia.Nodes, len(inputs))
 	var first *backward
 	for i, wanted := range o.DiffWRT(len(inputs)) {

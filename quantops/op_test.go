@@ -52,22 +52,26 @@ type failing struct{ Function }
 
 func (failing) Forward([]float32, [][]float32) error { return errors.New("out of paper") }
 
-// total is the sum of all elements, a scalar.
+// total is the sum of all elements of all inputs, a scalar.
 type total struct{}
 
 func (total) String() string { return "total" }
 
 func (total) Forward(y []float32, x [][]float32) error {
 	y[0] = 0
-	for _, v := range x[0] {
-		y[0] += v
+	for _, input := range x {
+		for _, v := range input {
+			y[0] += v
+		}
 	}
 	return nil
 }
 
 func (total) Backward(dx [][]float32, dy, _ []float32, _ [][]float32) error {
-	for i := range dx[0] {
-		dx[0][i] = dy[0]
+	for _, d := range dx {
+		for i := range d {
+			d[i] = dy[0]
+		}
 	}
 	return nil
 }
