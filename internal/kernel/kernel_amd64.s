@@ -10224,6 +10224,239 @@ loop:
 	VZEROUPPER
 	RET
 
+// func affineReLUAVX2(y *float32, x *float32, n int, scale float32, offset float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·affineReLUAVX2(SB), NOSPLIT, $0-32
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS scale+24(FP), Y0
+	VBROADCASTSS offset+28(FP), Y1
+	VXORPS       Y2, Y2, Y2
+	XORQ         AX, AX
+
+loop:
+	PREFETCHT0  1536(DI)(AX*4)
+	PREFETCHT0  1536(SI)(AX*4)
+	VMOVUPS     (SI)(AX*4), Y3
+	VFMADD213PS Y1, Y0, Y3
+	VMAXPS      Y3, Y2, Y3
+	VMOVUPS     Y3, (DI)(AX*4)
+	VMOVUPS     32(SI)(AX*4), Y3
+	VFMADD213PS Y1, Y0, Y3
+	VMAXPS      Y3, Y2, Y3
+	VMOVUPS     Y3, 32(DI)(AX*4)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          loop
+	VZEROUPPER
+	RET
+
+// func affineReLUSumAVX2(y *float32, x *float32, term *float32, n int, scale float32, offset float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·affineReLUSumAVX2(SB), NOSPLIT, $0-40
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         term+16(FP), DX
+	MOVQ         n+24(FP), CX
+	VBROADCASTSS scale+32(FP), Y0
+	VBROADCASTSS offset+36(FP), Y1
+	VXORPS       Y2, Y2, Y2
+	XORQ         AX, AX
+
+loop:
+	PREFETCHT0  1536(DI)(AX*4)
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  1536(DX)(AX*4)
+	VMOVUPS     (SI)(AX*4), Y3
+	VFMADD213PS Y1, Y0, Y3
+	VADDPS      (DX)(AX*4), Y3, Y3
+	VMAXPS      Y3, Y2, Y3
+	VMOVUPS     Y3, (DI)(AX*4)
+	VMOVUPS     32(SI)(AX*4), Y3
+	VFMADD213PS Y1, Y0, Y3
+	VADDPS      32(DX)(AX*4), Y3, Y3
+	VMAXPS      Y3, Y2, Y3
+	VMOVUPS     Y3, 32(DI)(AX*4)
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          loop
+	VZEROUPPER
+	RET
+
+// func affineReLUGradientAVX2(sum *float32, product *float32, dx *float32, dy *float32, z *float32, x *float32, n int, mean float32)
+// Requires: AVX, MMX+
+TEXT ·affineReLUGradientAVX2(SB), NOSPLIT, $0-60
+	MOVQ         dx+16(FP), DI
+	MOVQ         dy+24(FP), SI
+	MOVQ         z+32(FP), DX
+	MOVQ         x+40(FP), R8
+	MOVQ         n+48(FP), CX
+	MOVQ         sum+0(FP), BX
+	VMOVUPS      (BX), Y0
+	VMOVUPS      32(BX), Y1
+	MOVQ         product+8(FP), BX
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	VBROADCASTSS mean+56(FP), Y4
+	VXORPS       Y7, Y7, Y7
+	XORQ         AX, AX
+
+loop:
+	PREFETCHT0 1536(DI)(AX*4)
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 1536(DX)(AX*4)
+	PREFETCHT0 1536(R8)(AX*4)
+	VMOVUPS    (SI)(AX*4), Y5
+	VMOVUPS    (DX)(AX*4), Y6
+	VCMPPS     $0x1e, Y7, Y6, Y6
+	VANDPS     Y5, Y6, Y5
+	VMOVUPS    Y5, (DI)(AX*4)
+	VADDPS     Y5, Y0, Y0
+	VMOVUPS    (R8)(AX*4), Y6
+	VSUBPS     Y4, Y6, Y6
+	VMULPS     Y6, Y5, Y5
+	VADDPS     Y5, Y2, Y2
+	VMOVUPS    32(SI)(AX*4), Y5
+	VMOVUPS    32(DX)(AX*4), Y6
+	VCMPPS     $0x1e, Y7, Y6, Y6
+	VANDPS     Y5, Y6, Y5
+	VMOVUPS    Y5, 32(DI)(AX*4)
+	VADDPS     Y5, Y1, Y1
+	VMOVUPS    32(R8)(AX*4), Y6
+	VSUBPS     Y4, Y6, Y6
+	VMULPS     Y6, Y5, Y5
+	VADDPS     Y5, Y3, Y3
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
+	MOVQ       sum+0(FP), BX
+	VMOVUPS    Y0, (BX)
+	VMOVUPS    Y1, 32(BX)
+	MOVQ       product+8(FP), BX
+	VMOVUPS    Y2, (BX)
+	VMOVUPS    Y3, 32(BX)
+	VZEROUPPER
+	RET
+
+// func affineReLUGradientSumAVX2(sum *float32, product *float32, dx *float32, dy *float32, z *float32, x *float32, term *float32, n int, mean float32)
+// Requires: AVX, MMX+
+TEXT ·affineReLUGradientSumAVX2(SB), NOSPLIT, $0-68
+	MOVQ         dx+16(FP), DI
+	MOVQ         dy+24(FP), SI
+	MOVQ         z+32(FP), DX
+	MOVQ         x+40(FP), R8
+	MOVQ         term+48(FP), R9
+	MOVQ         n+56(FP), CX
+	MOVQ         sum+0(FP), BX
+	VMOVUPS      (BX), Y0
+	VMOVUPS      32(BX), Y1
+	MOVQ         product+8(FP), BX
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	VBROADCASTSS mean+64(FP), Y4
+	VXORPS       Y7, Y7, Y7
+	XORQ         AX, AX
+
+loop:
+	PREFETCHT0 1536(DI)(AX*4)
+	PREFETCHT0 1536(SI)(AX*4)
+	PREFETCHT0 1536(DX)(AX*4)
+	PREFETCHT0 1536(R8)(AX*4)
+	PREFETCHT0 1536(R9)(AX*4)
+	VMOVUPS    (SI)(AX*4), Y5
+	VADDPS     (R9)(AX*4), Y5, Y5
+	VMOVUPS    (DX)(AX*4), Y6
+	VCMPPS     $0x1e, Y7, Y6, Y6
+	VANDPS     Y5, Y6, Y5
+	VMOVUPS    Y5, (DI)(AX*4)
+	VADDPS     Y5, Y0, Y0
+	VMOVUPS    (R8)(AX*4), Y6
+	VSUBPS     Y4, Y6, Y6
+	VMULPS     Y6, Y5, Y5
+	VADDPS     Y5, Y2, Y2
+	VMOVUPS    32(SI)(AX*4), Y5
+	VADDPS     32(R9)(AX*4), Y5, Y5
+	VMOVUPS    32(DX)(AX*4), Y6
+	VCMPPS     $0x1e, Y7, Y6, Y6
+	VANDPS     Y5, Y6, Y5
+	VMOVUPS    Y5, 32(DI)(AX*4)
+	VADDPS     Y5, Y1, Y1
+	VMOVUPS    32(R8)(AX*4), Y6
+	VSUBPS     Y4, Y6, Y6
+	VMULPS     Y6, Y5, Y5
+	VADDPS     Y5, Y3, Y3
+	ADDQ       $0x10, AX
+	CMPQ       AX, CX
+	JB         loop
+	MOVQ       sum+0(FP), BX
+	VMOVUPS    Y0, (BX)
+	VMOVUPS    Y1, 32(BX)
+	MOVQ       product+8(FP), BX
+	VMOVUPS    Y2, (BX)
+	VMOVUPS    Y3, 32(BX)
+	VZEROUPPER
+	RET
+
+// func affineReLUBackwardAVX2(sum *float32, product *float32, dx *float32, dy *float32, x *float32, n int, scale float32, offset float32, mean float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·affineReLUBackwardAVX2(SB), NOSPLIT, $0-60
+	MOVQ         dx+16(FP), DI
+	MOVQ         dy+24(FP), SI
+	MOVQ         x+32(FP), DX
+	MOVQ         n+40(FP), CX
+	MOVQ         sum+0(FP), BX
+	VMOVUPS      (BX), Y0
+	VMOVUPS      32(BX), Y1
+	MOVQ         product+8(FP), BX
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	VBROADCASTSS mean+56(FP), Y4
+	VBROADCASTSS scale+48(FP), Y8
+	VBROADCASTSS offset+52(FP), Y9
+	VXORPS       Y7, Y7, Y7
+	XORQ         AX, AX
+
+loop:
+	PREFETCHT0  1536(DI)(AX*4)
+	PREFETCHT0  1536(SI)(AX*4)
+	PREFETCHT0  1536(DX)(AX*4)
+	VMOVUPS     (DX)(AX*4), Y6
+	VMOVAPS     Y8, Y10
+	VFMADD213PS Y9, Y6, Y10
+	VCMPPS      $0x1e, Y7, Y10, Y11
+	VANDPS      (SI)(AX*4), Y11, Y5
+	VMOVUPS     Y5, (DI)(AX*4)
+	VMAXPS      Y10, Y7, Y10
+	VMOVUPS     Y10, (SI)(AX*4)
+	VADDPS      Y5, Y0, Y0
+	VSUBPS      Y4, Y6, Y6
+	VMULPS      Y6, Y5, Y5
+	VADDPS      Y5, Y2, Y2
+	VMOVUPS     32(DX)(AX*4), Y6
+	VMOVAPS     Y8, Y10
+	VFMADD213PS Y9, Y6, Y10
+	VCMPPS      $0x1e, Y7, Y10, Y11
+	VANDPS      32(SI)(AX*4), Y11, Y5
+	VMOVUPS     Y5, 32(DI)(AX*4)
+	VMAXPS      Y10, Y7, Y10
+	VMOVUPS     Y10, 32(SI)(AX*4)
+	VADDPS      Y5, Y1, Y1
+	VSUBPS      Y4, Y6, Y6
+	VMULPS      Y6, Y5, Y5
+	VADDPS      Y5, Y3, Y3
+	ADDQ        $0x10, AX
+	CMPQ        AX, CX
+	JB          loop
+	MOVQ        sum+0(FP), BX
+	VMOVUPS     Y0, (BX)
+	VMOVUPS     Y1, 32(BX)
+	MOVQ        product+8(FP), BX
+	VMOVUPS     Y2, (BX)
+	VMOVUPS     Y3, 32(BX)
+	VZEROUPPER
+	RET
+
 // func maxAVX2(y *float32, tap *uint16, x *float32, s *poolSpan)
 // Requires: AVX, AVX2
 TEXT ·maxAVX2(SB), NOSPLIT, $0-32

@@ -301,6 +301,38 @@ func sumProductsSIMD(sum, product *[Lanes]float32, dy, x []float32, mean float32
 	return n
 }
 
+func affineReLUSIMD(y, x, term []float32, scale, offset float32) int {
+	n := vectors(len(x))
+	switch {
+	case n == 0:
+	case term == nil:
+		affineReLUAVX2(&y[0], &x[0], n, scale, offset)
+	default:
+		affineReLUSumAVX2(&y[0], &x[0], &term[0], n, scale, offset)
+	}
+	return n
+}
+
+func affineReLUGradientSIMD(sum, product *[Lanes]float32, dx, dy, term, z, x []float32, mean float32) int {
+	n := vectors(len(x))
+	switch {
+	case n == 0:
+	case term == nil:
+		affineReLUGradientAVX2(&sum[0], &product[0], &dx[0], &dy[0], &z[0], &x[0], n, mean)
+	default:
+		affineReLUGradientSumAVX2(&sum[0], &product[0], &dx[0], &dy[0], &z[0], &x[0], &term[0], n, mean)
+	}
+	return n
+}
+
+func affineReLUBackwardSIMD(sum, product *[Lanes]float32, dx, dy, x []float32, scale, offset, mean float32) int {
+	n := vectors(len(x))
+	if n > 0 {
+		affineReLUBackwardAVX2(&sum[0], &product[0], &dx[0], &dy[0], &x[0], n, scale, offset, mean)
+	}
+	return n
+}
+
 func (r *Relaxation) softSIMD(y, a []float32) int {
 	n := vectors(len(y))
 	if n > 0 {

@@ -52,6 +52,16 @@ func (s *poolSpan) averageSIMD(y, x *float32, divisor float32) bool { return fal
 
 func (s *poolSpan) averageGradientSIMD(dx, dy *float32, divisor float32) bool { return false }
 
+func affineReLUSIMD(y, x, term []float32, scale, offset float32) int { return 0 }
+
+func affineReLUGradientSIMD(sum, product *[Lanes]float32, dx, dy, term, z, x []float32, mean float32) int {
+	return 0
+}
+
+func affineReLUBackwardSIMD(sum, product *[Lanes]float32, dx, dy, x []float32, scale, offset, mean float32) int {
+	return 0
+}
+
 func addSIMD(y []float32, x [][]float32, from, to int) int { return 0 }
 
 func finiteSIMD(x []float32) (n int, ok bool) { return 0, true }

@@ -164,6 +164,31 @@ func sumSquaresAVX2(sum *float32, squares *float32, x *float32, n int, origin fl
 //go:noescape
 func sumProductsAVX2(sum *float32, product *float32, dy *float32, x *float32, n int, mean float32)
 
+// affineReLUAVX2 is AffineReLU of n elements, a multiple of 16.
+//
+//go:noescape
+func affineReLUAVX2(y *float32, x *float32, n int, scale float32, offset float32)
+
+// affineReLUSumAVX2 is AffineReLU with a term of n elements, a multiple of 16.
+//
+//go:noescape
+func affineReLUSumAVX2(y *float32, x *float32, term *float32, n int, scale float32, offset float32)
+
+// affineReLUGradientAVX2 is affineReLUGradient of n elements, a multiple of 16.
+//
+//go:noescape
+func affineReLUGradientAVX2(sum *float32, product *float32, dx *float32, dy *float32, z *float32, x *float32, n int, mean float32)
+
+// affineReLUGradientSumAVX2 is affineReLUGradient with a term of n elements, a multiple of 16.
+//
+//go:noescape
+func affineReLUGradientSumAVX2(sum *float32, product *float32, dx *float32, dy *float32, z *float32, x *float32, term *float32, n int, mean float32)
+
+// affineReLUBackwardAVX2 is affineReLUBackward of n elements, a multiple of 16.
+//
+//go:noescape
+func affineReLUBackwardAVX2(sum *float32, product *float32, dx *float32, dy *float32, x *float32, n int, scale float32, offset float32, mean float32)
+
 // maxAVX2 is poolSpan.max.
 //
 //go:noescape

@@ -36,7 +36,7 @@ func loop(name, doc, signature string, slices []string, prepare func(), body fun
 	TEXT(name, NOSPLIT, "func"+signature)
 	Doc(doc)
 	Pragma("noescape")
-	pointers := []GPPhysical{RDI, RSI, RDX}[:len(slices)]
+	pointers := []GPPhysical{RDI, RSI, RDX, R8, R9}[:len(slices)]
 	for i, s := range slices {
 		Load(Param(s), pointers[i])
 	}

@@ -31,6 +31,7 @@ func main() {
 	clip()
 	relaxation()
 	batchNorm()
+	affineReLUs()
 	pools()
 	winograd(avx512)
 	winograd(avx2)
