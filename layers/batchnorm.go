@@ -281,6 +281,17 @@ func (f *normalize) addGradients(block, channel int, dy, x []float32, first, las
 	f.kernel.AddGradients(f.products, block, channel, dy, x, f.center[channel], first, last)
 }
 
+// rectifiedGradient is addGradients where a rectifier follows: it computes dz from the gradients behind the rectifier, of which
+// term may be nil, and z, the rectified numbers.
+func (f *normalize) rectifiedGradient(block, channel int, dz, dy, term, z, x []float32, first, last bool) {
+	f.kernel.AffineReLUGradient(f.products, block, channel, dz, dy, term, z, x, f.center[channel], first, last)
+}
+
+// rectifiedBackward is rectifiedGradient without other gradients, where z is not at hand: dy turns into it.
+func (f *normalize) rectifiedBackward(block, channel int, dz, dy, x []float32, first, last bool) {
+	f.kernel.AffineReLUBackward(f.products, block, channel, dz, dy, x, f.scale[channel], f.offset[channel], f.center[channel], first, last)
+}
+
 // finish computes, with x̂ = (x-mean)/σ and n elements a channel,
 //
 //	dβ = Σ dy,  dγ = Σ dy·x̂,  dx = γ/σ·(dy - dβ/n - x̂·dγ/n)

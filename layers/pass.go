@@ -34,6 +34,7 @@ type Pass struct {
 	batches int // calibration batches seen
 
 	winograd bool // Network.Winograd, in training
+	down     bool // product.down of the next layer
 	resized  bool // weights have other sizes than running statistics know
 
 	tapped []string // layers whose taps are not reached yet

@@ -24,6 +24,7 @@ type product struct {
 	hard      *hardBranch           // what looks at the output with hard weights; nil for none
 	scale     []float32             // worth of one accumulator unit in each output channel
 	weights   []float32             // real weights
+	down      bool                  // Forward begins with the last block, and Backward with the first
 }
 
 var _ quantops.Keeping = (*product)(nil)
@@ -37,7 +38,8 @@ type linearMap interface {
 
 func newProduct(w *weighted, p *Pass, levels *activation) *product {
 	plan := w.plan(p.Blocks())
-	f := &product{weighted: w, plan: plan, one: plan.Block(), multiply: plan, levels: levels}
+	f := &product{weighted: w, plan: plan, one: plan.Block(), multiply: plan, levels: levels, down: p.down}
+	p.down = !p.down
 	if p.Mode == Training && p.softWeights() && w.hard != nil && !w.hard.norm.Frozen {
 		f.hard = w.hard
 	}
@@ -131,6 +133,18 @@ func (f *product) forwardWhole(branches []branch, x [][]float32) {
 	}
 }
 
+// eachBlock has a task for each block. Layers take turns in the direction, so that each begins with what the one before has
+// left in the caches.
+func (f *product) eachBlock(down bool, do func(block int)) {
+	last := f.pass.Blocks() - 1
+	kernel.Parallel(last+1, func(block int) {
+		if down {
+			block = last - block
+		}
+		do(block)
+	})
+}
+
 // forwardBlocks computes all branches of a block, in the cache, before the next.
 func (f *product) forwardBlocks(branches []branch, x [][]float32) {
 	scales, bias := f.scales(), f.biasOf(x)
@@ -149,7 +163,7 @@ func (f *product) forwardBlocks(branches []branch, x [][]float32) {
 		size += f.outLen()
 	}
 	buffers.reserve(size, f.pass.Blocks())
-	kernel.Parallel(f.pass.Blocks(), func(block int) {
+	f.eachBlock(f.down, func(block int) {
 		scratch := buffers.get(size)
 		defer buffers.put(scratch)
 		in, last := f.block(scratch[:f.blockLen()], x, block), []float32(nil)
@@ -186,14 +200,6 @@ func (t *taken) release() {
 	if t.scratch != nil {
 		buffers.put(t.scratch)
 	}
-}
-
-// part returns n elements of scratch memory, nil where there is none.
-func (t *taken) part(from, n int) []float32 {
-	if t.scratch == nil {
-		return nil
-	}
-	return t.scratch[from:][:n]
 }
 
 // whole computes the prologue of all blocks.
@@ -233,6 +239,9 @@ func (f *product) scales() []float32 {
 
 // Keep takes the memory for what the layer takes in before it is quantized.
 func (f *product) Keep(memory []float32) { f.kept = memory }
+
+// Replaces allows the gradient of the layer's input to stand where that of what it keeps was.
+func (f *product) Replaces() int { return 1 }
 
 func (f *product) BackwardKept(dx [][]float32, dy, dkept, y []float32, x [][]float32) error {
 	f.dkept = dkept
@@ -319,13 +328,13 @@ func (g *gradients) eachBlock() {
 		g.fast.GradientWeights(u, g.w)
 		one, g.w = g.fast, u
 	}
-	buffers.reserve(2*g.blockLen()+g.outLen(), blocks)
-	kernel.Parallel(blocks, func(block int) {
-		b := buffers.get(2*g.blockLen() + g.outLen())
+	size := g.blockLen() + g.outLen()
+	buffers.reserve(size, blocks)
+	g.product.eachBlock(!g.down, func(block int) {
+		b := buffers.get(size)
 		defer buffers.put(b)
-		in, din, out := b[:g.blockLen()], b[g.blockLen():][:g.blockLen()], b[2*g.blockLen():]
-		dy := g.output(out, block)
-		g.one.WeightGradient(parts[block*weights:][:weights], g.input(one, in, din, dy, block), dy)
+		dy := g.output(b[g.blockLen():], block)
+		g.one.WeightGradient(parts[block*weights:][:weights], g.input(one, b[:g.blockLen()], dy, block), dy)
 		if g.bias != nil {
 			g.one.BiasGradient(parts[blocks*weights+block*g.out.Channels:][:g.out.Channels], dy)
 		}
@@ -337,24 +346,24 @@ func (g *gradients) eachBlock() {
 	}
 }
 
-// input computes the gradients before the layer's of a block and returns what the layer has taken in.
-func (g *gradients) input(one linearMap, in, din, dy []float32, block int) []float32 {
+// input computes the gradients before the layer's of a block and returns what the layer has taken in, in scratch where it
+// lies nowhere else.
+func (g *gradients) input(one linearMap, scratch, dy []float32, block int) []float32 {
 	if !g.wanted {
-		return g.block(in, g.x, block)
+		return g.block(scratch, g.x, block)
 	}
 	if g.nothing() { // wanted can be no other gradient than that of x
 		one.InputGradient(g.dx[0][block*g.blockLen():], dy, g.w)
-		return g.block(in, g.x, block)
+		return g.block(scratch, g.x, block)
 	}
-	one.InputGradient(din, dy, g.w)
-	levels := in
-	if g.keeps() {
-		in, levels = g.kept[block*g.blockLen():][:g.blockLen()], nil
-	}
+	one.InputGradient(scratch, dy, g.w)
 	for group := range g.groups() {
-		g.backward(g.dx, din, g.x, block, group, nil, levels)
+		g.backward(g.dx, scratch, g.x, block, group, nil)
 	}
-	return in
+	if g.keeps() {
+		return g.kept[block*g.blockLen():][:g.blockLen()]
+	}
+	return scratch
 }
 
 // addParts adds up parts of the length of sum in order.
@@ -379,18 +388,14 @@ func (g *gradients) whole() {
 	case g.wanted && g.nothing():
 		g.multiply.InputGradient(g.dx[0], dy, g.w)
 	case g.wanted:
-		din := buffers.get(blocks * g.blockLen())
-		defer buffers.put(din)
-		g.multiply.InputGradient(din, dy, g.w)
 		n := g.blockLen()
-		in = taken{x: g.kept}
-		if !g.keeps() {
-			scratch := buffers.get(blocks * n)
-			in = taken{scratch, scratch}
+		scratch := buffers.get(blocks * n)
+		in = taken{scratch, scratch}
+		g.multiply.InputGradient(scratch, dy, g.w)
+		g.tasks(func(block, group int) { g.backward(g.dx, scratch[block*n:][:n], g.x, block, group, nil) })
+		if g.keeps() {
+			in.x = g.kept
 		}
-		g.tasks(func(block, group int) {
-			g.backward(g.dx, din[block*n:][:n], g.x, block, group, nil, in.part(block*n, n))
-		})
 	default:
 		in = g.product.whole(g.x)
 	}

@@ -188,13 +188,22 @@ func (f *prologue) observe(x [][]float32) {
 // real returns the piece before quantization: the source itself where nothing waits, else in z.
 func (f *prologue) real(z []float32, x [][]float32, p piece) []float32 {
 	at := p.block*f.blockLen() + p.from
-	now := x[0][at:][:len(z)]
+	now, shortcut := x[0][at:][:len(z)], []float32(nil)
+	if f.shortcut != nil {
+		shortcut = x[f.places.shortcut][at:][:len(z)]
+	}
+	if f.norm != nil && f.relu {
+		f.channels(p, func(c, from, to int) {
+			kernel.AffineReLU(z[from:to], now[from:to], stretch(shortcut, from, to), f.norm.scale[c], f.norm.offset[c])
+		})
+		return z
+	}
 	if f.norm != nil {
 		f.channels(p, func(c, from, to int) { kernel.Affine(z[from:to], now[from:to], f.norm.scale[c], f.norm.offset[c]) })
 		now = z
 	}
 	if f.shortcut != nil {
-		kernel.Add(z, now, x[f.places.shortcut][at:][:len(z)])
+		kernel.Add(z, now, shortcut)
 		now = z
 	}
 	if f.relu {
@@ -202,6 +211,14 @@ func (f *prologue) real(z []float32, x [][]float32, p piece) []float32 {
 		now = z
 	}
 	return now
+}
+
+// stretch is x[from:to], or nil of nil.
+func stretch(x []float32, from, to int) []float32 {
+	if x == nil {
+		return nil
+	}
+	return x[from:to]
 }
 
 // keeps says whether what f computes is what it keeps.
@@ -231,44 +248,63 @@ func (f *prologue) block(scratch []float32, x [][]float32, block int) []float32 
 
 // prepare makes room for the gradients of a run.
 func (f *prologue) prepare() {
-	buffers.reserve(2*kernel.Chunk, f.pass.Blocks()*f.groups())
+	buffers.reserve(3*kernel.Chunk, f.pass.Blocks()*f.groups())
 	if f.activation != nil && f.thetas == nil {
 		f.thetas = make([]float32, f.pass.Blocks()*f.groups()*f.pieces()*len(f.activation.quantizer.Theta().Columns))
 	}
 }
 
-// backward turns the gradient dy of one group of a block (dy holds the block) into those of its operands. Where they are
-// given, z holds the real numbers of the block, and levels takes what the layer has taken in.
-func (f *prologue) backward(dx [][]float32, dy []float32, x [][]float32, block, group int, z, levels []float32) {
-	b := buffers.get(2 * kernel.Chunk)
+// backward turns the gradient dy of one group of a block (dy holds the block) into those of its operands. Where the real
+// numbers of the block are given in z, dy stays; else it turns into what the layer has taken in, unless f keeps that.
+func (f *prologue) backward(dx [][]float32, dy []float32, x [][]float32, block, group int, z []float32) {
+	b := buffers.get(3 * kernel.Chunk)
 	defer buffers.put(b)
 	f.each(block, group, func(p piece) {
 		n := p.to - p.from
 		at := block*f.blockLen() + p.from
-		real, spare := f.keptPiece(p), b[kernel.Chunk:][:n]
-		switch {
-		case z != nil:
-			real = z[p.from:p.to]
-		case real == nil:
-			real = f.real(b[:n], x, p)
-		}
-		target := spare
+		target := b[:n]
 		if dx[0] != nil {
 			target = dx[0][at:][:n]
 		}
-		f.pieceGradient(target, dy[p.from:p.to], real, x, p, levels)
+		room := [2][]float32{b[kernel.Chunk:][:n], b[2*kernel.Chunk:][:n]}
+		f.pieceBackward(target, dy[p.from:p.to], x, p, stretch(z, p.from, p.to), room)
 		if f.shortcut != nil {
 			if to := dx[f.places.shortcut]; !f.sharesGradient() || dx[0] == nil {
 				copyWanted(to, target, at)
 			}
 		}
-		if f.norm != nil {
-			source := x[0][at:][:n]
-			f.channels(p, func(c, from, to int) {
-				f.norm.addGradients(block, c, target[from:to], source[from:to], p.first, p.last)
-			})
-		}
 	})
+}
+
+// pieceBackward is backward of a piece: target takes the gradient of the source, or of what its normalization gives.
+func (f *prologue) pieceBackward(target, dy []float32, x [][]float32, p piece, z []float32, room [2][]float32) {
+	kept := f.keptPiece(p)
+	if z == nil && kept == nil && f.norm != nil && f.relu && f.shortcut == nil && f.activation == nil {
+		source := x[0][p.block*f.blockLen():][p.from:p.to]
+		f.channels(p, func(c, from, to int) {
+			f.norm.rectifiedBackward(p.block, c, target[from:to], dy[from:to], source[from:to], p.first, p.last)
+		})
+		return
+	}
+	real := z
+	if kept != nil {
+		real = kept
+	}
+	if real == nil {
+		real = f.real(room[0], x, p)
+	}
+	before, taken := dy, real
+	if f.activation != nil {
+		before, taken = target, room[1]
+		if kept != nil {
+			before = room[0] // the gradient of what is kept may stand in target
+		}
+		f.activationGradient(before, taken, dy, real, x[f.places.theta], p)
+	}
+	f.pieceGradient(target, before, real, x, p)
+	if z == nil && !f.keeps() {
+		copy(dy, taken)
+	}
 }
 
 // copyWanted copies a gradient to where it is wanted.
@@ -278,29 +314,41 @@ func copyWanted(to, from []float32, at int) {
 	}
 }
 
-// pieceGradient computes in target the gradient before quantizer and rectifier, between which numbers that are kept join in.
-func (f *prologue) pieceGradient(target, dy, z []float32, x [][]float32, p piece, levels []float32) {
-	if a := f.activation; a != nil {
-		columns := len(f.thetas) / (f.pass.Blocks() * f.groups() * f.pieces())
-		theta, dtheta := x[f.places.theta], f.thetas[p.number*columns:][:columns]
-		if levels != nil {
-			quantops.BackwardLevels(a.quantizer, levels[p.from:p.to], target, dtheta, dy, z, theta)
-		} else {
-			a.quantizer.Backward(target, dtheta, dy, z, theta)
-		}
-		dy = target
-	} else if levels != nil {
-		copy(levels[p.from:p.to], z)
-	}
+// activationGradient computes the gradient before the quantizer, its levels and the gradient of its parameters.
+func (f *prologue) activationGradient(dx, levels, dy, z, theta []float32, p piece) {
+	columns := len(f.thetas) / (f.pass.Blocks() * f.groups() * f.pieces())
+	quantops.BackwardLevels(f.activation.quantizer, levels, dx, f.thetas[p.number*columns:][:columns], dy, z, theta)
+}
+
+// pieceGradient computes in target the gradient before the rectifier, behind which numbers that are kept join in, and what the
+// normalization needs of it.
+func (f *prologue) pieceGradient(target, dy, z []float32, x [][]float32, p piece) {
+	var dkept []float32
 	if f.dkept != nil {
-		kernel.Add(target, dy, f.dkept[p.block*f.blockLen():][p.from:p.to])
+		dkept = f.dkept[p.block*f.blockLen():][p.from:p.to]
+	}
+	if f.norm != nil && f.relu {
+		source := x[0][p.block*f.blockLen():][p.from:p.to]
+		f.channels(p, func(c, from, to int) {
+			f.norm.rectifiedGradient(p.block, c, target[from:to], dy[from:to], stretch(dkept, from, to), z[from:to], source[from:to], p.first, p.last)
+		})
+		return
+	}
+	if dkept != nil {
+		kernel.Add(target, dy, dkept)
 		dy = target
 	}
 	switch {
 	case f.relu:
 		kernel.ReLUGradient(target, dy, z)
-	case f.activation == nil && f.dkept == nil:
+	case f.activation == nil && dkept == nil:
 		copy(target, dy)
+	}
+	if f.norm != nil {
+		source := x[0][p.block*f.blockLen():][p.from:p.to]
+		f.channels(p, func(c, from, to int) {
+			f.norm.addGradients(p.block, c, target[from:to], source[from:to], p.first, p.last)
+		})
 	}
 }
 
@@ -357,6 +405,9 @@ func (f *transform) Backward(dx [][]float32, dy, y []float32, x [][]float32) err
 	return f.BackwardSum(dx, [][]float32{dy}, y, x)
 }
 
+// Replaces allows the gradient to stand where that of the result was.
+func (f *transform) Replaces() int { return 0 }
+
 func (f *transform) BackwardSum(dx, dys [][]float32, y []float32, x [][]float32) error {
 	f.prepare()
 	n := f.blockLen()
@@ -371,7 +422,7 @@ func (f *transform) BackwardSum(dx, dys [][]float32, y []float32, x [][]float32)
 			f.each(block, group, func(p piece) { f.addTerms(sum[p.from:p.to], dys, block*n+p.from) })
 			dy = sum
 		}
-		f.backward(dx, dy, x, block, group, y[block*n:][:n], nil)
+		f.backward(dx, dy, x, block, group, y[block*n:][:n])
 	})
 	f.finish(dx, x)
 	return nil

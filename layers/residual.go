@@ -57,7 +57,7 @@ func (l *Residual) Params() []*Param {
 
 // Forward adds the block to a pass.
 func (l *Residual) Forward(p *Pass, x Value) (Value, error) {
-	if l.Shortcut == nil && p.Mode == Training && x.waiting.any() && !x.constant && beginsWeighted(l.Body) {
+	if p.Mode == Training && x.waiting.any() && !x.constant && beginsWeighted(l.Body) && (l.Shortcut == nil || beginsWeighted(l.Shortcut)) {
 		return l.keeping(p, x)
 	}
 	main, shortcut, err := p.fork(x)
@@ -78,15 +78,21 @@ func (l *Residual) Forward(p *Pass, x Value) (Value, error) {
 	return p.add(main, shortcut)
 }
 
-// keeping is Forward for an identity whose x the first layer of the body computes and keeps: in the cache, on its way to the
-// layer's own work.
+// keeping is Forward for a block whose x the first layer of the body computes and keeps for the shortcut: in the cache, on
+// its way to the layer's own work.
 func (l *Residual) keeping(p *Pass, x Value) (Value, error) {
 	x.keep = &keep{}
 	main, err := l.Body.Forward(p, x)
 	if err != nil {
 		return Value{}, err
 	}
-	return p.add(main, x.with(x.keep.node, x.Shape))
+	shortcut := x.with(x.keep.node, x.Shape)
+	if l.Shortcut != nil {
+		if shortcut, err = l.Shortcut.Forward(p, shortcut); err != nil {
+			return Value{}, err
+		}
+	}
+	return p.add(main, shortcut)
 }
 
 // beginsWeighted says whether the first layer of a body has weights.

@@ -93,6 +93,9 @@ func (fork) passing()       {}
 // Forward is not called, since the result is the input.
 func (fork) Forward([]float32, [][]float32) error { return nil }
 
+// Replaces allows the sum to stand where the first gradient was.
+func (fork) Replaces() int { return 0 }
+
 func (fork) Backward(dx [][]float32, dy, _ []float32, _ [][]float32) error {
 	copy(dx[0], dy)
 	return nil

@@ -89,8 +89,13 @@ func (o *output) setOutput(shape tensor.Shape) {
 		o.value, o.y = new(gorgonia.F32), make([]float32, 1)
 		return
 	}
-	o.y = make([]float32, shape.TotalSize())
-	o.value = tensor.New(tensor.WithShape(shape...), tensor.WithBacking(o.y))
+	o.setMemory(shape, make([]float32, shape.TotalSize()))
+}
+
+// setMemory makes y the output tensor.
+func (o *output) setMemory(shape tensor.Shape, y []float32) {
+	o.shape, o.y = shape.Clone(), y
+	o.value = tensor.New(tensor.WithShape(shape...), tensor.WithBacking(y))
 }
 
 // run calls do with the output buffer and recovers its panics: Gorgonia runs operations on a goroutine of the
@@ -237,51 +242,80 @@ func (o *operation) gradients(inputs gorgonia.Nodes, grad *gorgonia.Node) (gorgo
 		return nil, fmt.Errorf("quantops: %s: %d users of what it keeps: want one", o, len(incoming)-1)
 	}
 	gradients := make(gorgonia.Nodes, len(inputs))
-	var first *backward
+	b := &backward{dx: make([][]float32, len(inputs)), dy: make([][]float32, len(incoming)), arena: arenaOf(incoming)}
+	b.read(incoming)
 	for i, wanted := range o.DiffWRT(len(inputs)) {
 		if !wanted {
 			continue
 		}
-		g := o.gradientOf(i, inputs[i].Shape(), first)
+		g := o.gradientOf(i, inputs[i], b, incoming)
 		var err error
-		if first == nil {
-			first = &backward{gradient: g, dx: make([][]float32, len(inputs)), dy: make([][]float32, len(incoming))}
+		if b.gradient == nil {
+			b.gradient = g
 			for _, in := range incoming {
-				first.types = append(first.types, typeOf(in.Shape()))
+				b.types = append(b.types, typeOf(in.Shape()))
 			}
-			gradients[i], err = gorgonia.ApplyOp(first, incoming...)
-			first.node = gradients[i]
+			gradients[i], err = gorgonia.ApplyOp(b, incoming...)
+			b.node = gradients[i]
 		} else {
-			g.types = []hm.Type{typeOf(first.shape)}
-			gradients[i], err = gorgonia.ApplyOp(g, first.node)
+			g.types = []hm.Type{typeOf(b.shape)}
+			gradients[i], err = gorgonia.ApplyOp(g, b.node)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("quantops: gradient of %s: %w", o, err)
 		}
-		first.dx[i] = g.y
+		b.dx[i] = g.y
+		b.gradients = append(b.gradients, g)
 	}
 	return gradients, nil
 }
 
-// gradientOf makes the gradient of input i, with memory of its own or that of a gradient which first computes.
-func (o *operation) gradientOf(i int, shape tensor.Shape, first *backward) *gradient {
-	g := &gradient{of: o, input: i}
-	if f, ok := o.function.(Sharing); ok && first != nil {
-		if same := f.SharedGradient(i); same < i && first.dx[same] != nil {
-			g.shape, g.y = shape.Clone(), first.dx[same]
-			g.value = tensor.New(tensor.WithShape(shape...), tensor.WithBacking(g.y))
-			return g
+// gradientOf makes the gradient of input i: with the memory of one that b computes already where both are the same, of its own
+// where the input is a leaf of the graph, or else of the arena.
+func (o *operation) gradientOf(i int, input *gorgonia.Node, b *backward, incoming gorgonia.Nodes) *gradient {
+	g := &gradient{of: o, input: i, from: b}
+	if same := b.sameAs(i, o.function); same != nil {
+		if g.memory = same.memory; g.memory != nil {
+			g.memory.waiting++
+		}
+		g.setMemory(input.Shape(), same.y)
+		return g
+	}
+	if _, inner := input.Op().(*operation); !inner {
+		g.setOutput(input.Shape())
+		return g
+	}
+	var replaced *memory
+	if f, ok := o.function.(Replacing); ok && i == 0 && f.Replaces() < len(incoming) {
+		if g := gradientAt(incoming[f.Replaces()]); g != nil {
+			replaced = g.memory
 		}
 	}
-	g.setOutput(shape)
+	g.memory = b.arena.take(input.Shape().TotalSize(), b, replaced)
+	g.setMemory(input.Shape(), g.memory.y)
 	return g
+}
+
+// sameAs returns the gradient that is also that of the input, nil for none.
+func (b *backward) sameAs(input int, f Function) *gradient {
+	if s, ok := f.(Sharing); ok {
+		same := s.SharedGradient(input)
+		for _, g := range b.gradients {
+			if g.input == same {
+				return g
+			}
+		}
+	}
+	return nil
 }
 
 // gradient is the gradient of one input, filled in by the backward operation that it depends on.
 type gradient struct {
 	output
-	of    *operation
-	input int
+	of     *operation
+	input  int
+	from   *backward
+	memory *memory // of the arena; nil for memory of its own
 }
 
 func (g *gradient) String() string { return fmt.Sprintf("gradient %d of %s", g.input, g.of) }
@@ -296,8 +330,11 @@ func (g *gradient) Do(...gorgonia.Value) (gorgonia.Value, error) { return g.valu
 // are still those of this step, since the gradient that comes in depends on them.
 type backward struct {
 	*gradient
-	dx, dy [][]float32
-	node   *gorgonia.Node
+	dx, dy    [][]float32
+	node      *gorgonia.Node
+	gradients []*gradient
+	arena     *arena
+	before    map[*backward]bool // what it is computed from
 }
 
 func (b *backward) Do(values ...gorgonia.Value) (gorgonia.Value, error) {
