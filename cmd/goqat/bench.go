@@ -44,13 +44,15 @@ type benchReport struct {
 	Image        string        `json:"image"` // channels x height x width
 	Batch        int           `json:"batch"`
 	Threads      int           `json:"threads"`
-	Steps        int           `json:"steps"`
+	Steps        int           `json:"steps"` // of a round
+	Rounds       int           `json:"rounds"`
 	Weights      string        `json:"weights"`
 	Acts         string        `json:"acts"`
 	Winograd     bool          `json:"winograd"`
-	Instructions string        `json:"instructions"`            // avx512, avx2 or portable
-	Peak         float64       `json:"peak_gflop_per_second"`   // of multiply-adds on all threads
-	MultiplyAdds int64         `json:"multiply_adds_per_image"` // of one forward pass
+	Instructions string        `json:"instructions"`                   // avx512, avx2 or portable
+	Peak         float64       `json:"peak_gflop_per_second"`          // of multiply-adds on all threads
+	MultiplyAdds int64         `json:"multiply_adds_per_image"`        // of one forward pass
+	Overhead     float64       `json:"quantized_over_float,omitempty"` // time of a training step, median of the rounds
 	Results      []benchResult `json:"results"`
 }
 
@@ -58,7 +60,7 @@ type benchReport struct {
 type benchResult struct {
 	Step            string  `json:"step"`
 	ImagesPerSecond float64 `json:"images_per_second"` // of the median step
-	SecondsPerStep  float64 `json:"seconds_per_step"`  // median
+	SecondsPerStep  float64 `json:"seconds_per_step"`  // median of all rounds
 	Rate            float64 `json:"gflop_per_second"`  // of convolutions and linear layers, over the whole step
 	PeakShare       float64 `json:"peak_share"`
 	Bytes           float64 `json:"bytes_per_step"` // allocated on the heap
@@ -90,7 +92,8 @@ func newBench() *cobra.Command {
 		Use:   "bench",
 		Short: "Time training steps and evaluation, against the machine's peak or a peer",
 		Long: `Time steps of a network on random images of its usual size: training (loss, backward pass, SGD with momentum), float
-and quantized (first and last layer at 8 bits), and evaluation. Images a second are those of the median step.
+and quantized (first and last layer at 8 bits), and evaluation. They take turns, so that whatever else the machine does
+at times meets all of them. Images a second are those of the median step.
 
 GFLOP/s count two operations for each multiply-add that convolutions and linear layers need (forward, gradient of the
 weights and, but for the first layer, of the inputs; products with padding count, though they are skipped). The peak is
@@ -119,10 +122,10 @@ func (b *benchCommand) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&b.threads, "threads", 2, "threads")
 	f.StringVar(&b.weights, "weights", "lsq:4", "method of the weights, NAME:BITS[,OPTION…], a codebook NAME[:OPTION…], or none; see goqat list methods")
 	f.StringVar(&b.acts, "acts", "lsq:4", "method of the activations")
-	f.IntVar(&b.steps, "steps", 10, "timed steps, after three to warm up")
+	f.IntVar(&b.steps, "steps", 10, "timed steps of a round, after three to warm up")
 	f.StringVar(&b.peer, "peer", "", "Python script to compare training steps with")
 	f.StringVar(&b.python, "python", "/usr/bin/python3", "interpreter of --peer")
-	f.IntVar(&b.rounds, "rounds", 3, "how often --peer takes its turn")
+	f.IntVar(&b.rounds, "rounds", 3, "how often all that is timed takes its turn")
 	f.TextVar(&b.methods.State, "state-bn", train.DefaultConfig().StateBN, "`MODE` of state batch normalization behind weights that are searched for (lbw): training steps look at hard weights too, in every step (step), every so many steps (a number), or never (off, epoch)")
 	f.BoolVar(&b.winograd, "winograd", false, "train 3x3 convolutions of stride 1 between 32 channels or more by Winograd's F(2x2,3x3)")
 	f.BoolVar(&b.json, "json", false, "print JSON")
@@ -218,45 +221,87 @@ func (b *benchCommand) report(ctx context.Context) (*benchReport, error) {
 	if err != nil {
 		return nil, err
 	}
+	measured := b.measurements()
 	r := &benchReport{
-		Model: b.model, Image: float.Input.String(), Batch: b.batch, Threads: b.threads, Steps: b.steps,
+		Model: b.model, Image: float.Input.String(), Batch: b.batch, Threads: b.threads, Steps: b.steps, Rounds: b.rounds,
 		Weights: b.methods.Weights.String(), Acts: b.methods.Activations.String(), Winograd: b.winograd, Instructions: kernel.Path(),
 		Peak: peakRate(b.threads) / 1e9, MultiplyAdds: float.MultiplyAdds(layers.Evaluation),
 	}
-	for _, s := range benchSteps {
-		if s.quantized && !b.quantized() {
-			continue
+	for range b.rounds {
+		for _, m := range measured {
+			if err := b.measure(ctx, m); err != nil {
+				return nil, err
+			}
 		}
-		result, err := b.measure(ctx, s)
-		if err != nil {
-			return nil, err
-		}
-		r.Results = append(r.Results, result)
 	}
 	r.Peak = max(r.Peak, peakRate(b.threads)/1e9) // once more: the machine may have been busy before
-	for i := range r.Results {
-		r.Results[i].PeakShare = r.Results[i].Rate / r.Peak
+	for _, m := range measured {
+		r.Results = append(r.Results, m.result(b.batch, r.Peak))
+	}
+	if b.quantized() {
+		r.Overhead = measured[1].over(measured[0])
 	}
 	return r, nil
 }
 
-// measure measures one kind of step; the share of the peak is left open.
-func (b *benchCommand) measure(ctx context.Context, s benchStep) (benchResult, error) {
-	network, err := b.network(b.model, s)
+// measurement is what the rounds have told of one kind of step.
+type measurement struct {
+	benchStep
+	operations float64 // of a step
+	costs      []train.StepCost
+	resident   uint64
+}
+
+// measurements lists what there is to measure, training first.
+func (b *benchCommand) measurements() []*measurement {
+	var list []*measurement
+	for _, s := range benchSteps {
+		if !s.quantized || b.quantized() {
+			list = append(list, &measurement{benchStep: s})
+		}
+	}
+	return list
+}
+
+// measure does one round of a kind of step.
+func (b *benchCommand) measure(ctx context.Context, m *measurement) error {
+	network, err := b.network(b.model, m.benchStep)
 	if err != nil {
-		return benchResult{}, err
+		return err
 	}
 	resetResident()
-	cost, err := s.measure(ctx, network, b.batch, b.steps)
+	cost, err := m.benchStep.measure(ctx, network, b.batch, b.steps)
 	if err != nil {
-		return benchResult{}, err
+		return err
 	}
-	seconds := median(cost.Seconds)
-	operations := 2 * float64(network.MultiplyAdds(s.mode)) * float64(b.batch)
-	return benchResult{
-		Step: s.name, ImagesPerSecond: float64(b.batch) / seconds, SecondsPerStep: seconds, Rate: operations / seconds / 1e9,
-		Bytes: cost.Bytes, Allocations: cost.Allocations, Resident: peakResident(),
-	}, nil
+	m.operations = 2 * float64(network.MultiplyAdds(m.mode)) * float64(b.batch)
+	m.costs, m.resident = append(m.costs, cost), max(m.resident, peakResident())
+	return nil
+}
+
+// result puts the rounds together; the peak is in GFLOP/s.
+func (m *measurement) result(batch int, peak float64) benchResult {
+	r := benchResult{Step: m.name, Resident: m.resident}
+	var all []float64
+	for _, c := range m.costs {
+		all = append(all, c.Seconds...)
+		r.Bytes += c.Bytes / float64(len(m.costs))
+		r.Allocations += c.Allocations / float64(len(m.costs))
+	}
+	r.SecondsPerStep = median(all)
+	r.ImagesPerSecond = float64(batch) / r.SecondsPerStep
+	r.Rate = m.operations / r.SecondsPerStep / 1e9
+	r.PeakShare = r.Rate / peak
+	return r
+}
+
+// over is how many times as long a step takes as another, in the median of the rounds.
+func (m *measurement) over(other *measurement) float64 {
+	var ratios []float64
+	for i, c := range m.costs {
+		ratios = append(ratios, median(c.Seconds)/median(other.costs[i].Seconds))
+	}
+	return median(ratios)
 }
 
 // median returns the middle of the values, or the mean of the two in the middle. There is at least one.
@@ -267,7 +312,8 @@ func median(values []float64) float64 {
 
 // print writes the report for people.
 func (r *benchReport) print(w io.Writer) error {
-	fmt.Fprintf(w, "%s on %s, batch %d, %d threads, weights %s, activations %s\n", r.Model, r.Image, r.Batch, r.Threads, r.Weights, r.Acts)
+	fmt.Fprintf(w, "%s on %s, batch %d, %d threads, weights %s, activations %s, rounds %d of %d steps\n",
+		r.Model, r.Image, r.Batch, r.Threads, r.Weights, r.Acts, r.Rounds, r.Steps)
 	fmt.Fprintf(w, "peak %.1f GFLOP/s (%s%s), %d multiply-adds an image forward\n\n", r.Peak, r.Instructions, withWinograd(r.Winograd), r.MultiplyAdds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, strings.Join([]string{"", "images/s", "ms/step", "GFLOP/s", "of peak", "bytes/step", "allocations/step", "resident MB", ""}, "\t"))
@@ -275,7 +321,11 @@ func (r *benchReport) print(w io.Writer) error {
 		fmt.Fprintf(t, "%s\t%.1f\t%.2f\t%.1f\t%.1f %%\t%.0f\t%.0f\t%s\t\n",
 			m.Step, m.ImagesPerSecond, 1e3*m.SecondsPerStep, m.Rate, 100*m.PeakShare, m.Bytes, m.Allocations, megabytes(m.Resident))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil || r.Overhead == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\na quantized training step takes %.3f times as long as a float one (median of the rounds)\n", r.Overhead)
+	return err
 }
 
 func megabytes(bytes uint64) string {

@@ -44,15 +44,17 @@ func TestBenchFlags(t *testing.T) {
 }
 
 func TestBenchJSON(t *testing.T) {
-	report, stderr := benchJSON(t, "bench --model lenet5 --batch 16 --threads 1 --steps 1 --weights lsq:2 --acts linear:8")
+	report, stderr := benchJSON(t, "bench --model lenet5 --batch 16 --threads 1 --steps 1 --rounds 2 --weights lsq:2 --acts linear:8")
 	require.Empty(t, stderr)
+	require.Greater(t, report["quantized_over_float"], 0.0)
+	delete(report, "quantized_over_float")
 	peak := report["peak_gflop_per_second"].(float64)
 	require.Greater(t, peak, 0.0)
 	results := report["results"].([]any)
 	delete(report, "peak_gflop_per_second")
 	delete(report, "results")
 	require.Equal(t, map[string]any{
-		"model": "lenet5", "image": "1x28x28", "batch": 16.0, "threads": 1.0, "steps": 1.0, "weights": "lsq:2", "acts": "linear:8", "winograd": false,
+		"model": "lenet5", "image": "1x28x28", "batch": 16.0, "threads": 1.0, "steps": 1.0, "rounds": 2.0, "weights": "lsq:2", "acts": "linear:8", "winograd": false,
 		"instructions": kernel.Path(), "multiply_adds_per_image": 416520.0,
 	}, report)
 
@@ -77,15 +79,26 @@ func TestBenchJSON(t *testing.T) {
 }
 
 func TestBenchTable(t *testing.T) {
-	stdout, stderr := succeed(t, strings.Fields("bench --model lenet5 --batch 16 --threads 2 --steps 1 --weights none --acts none")...)
+	stdout, stderr := succeed(t, strings.Fields("bench --model lenet5 --batch 16 --threads 2 --steps 1 --rounds 1 --weights none --acts none")...)
 	require.Empty(t, stderr)
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
-	require.Equal(t, "lenet5 on 1x28x28, batch 16, 2 threads, weights none, activations none", lines[0])
+	require.Equal(t, "lenet5 on 1x28x28, batch 16, 2 threads, weights none, activations none, rounds 1 of 1 steps", lines[0])
 	require.Regexp(t, `^peak [0-9.]+ GFLOP/s \(`+kernel.Path()+`\), 416520 multiply-adds an image forward$`, lines[1])
 	require.Equal(t, "images/s ms/step GFLOP/s of peak bytes/step allocations/step resident MB", strings.Join(strings.Fields(lines[3]), " "))
 	require.Len(t, lines, 6, "there is no quantized network")
 	require.Regexp(t, `^ *float training +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ % +\d+ +\d+ +(\d+|-)$`, lines[4])
 	require.Regexp(t, `^ *float evaluation `, lines[5])
+}
+
+// Rounds put together: medians over all steps, means of what is allocated, the ratio of each round.
+func TestBenchRounds(t *testing.T) {
+	t.Parallel()
+	float := &measurement{operations: 8e9, resident: 5, costs: []train.StepCost{
+		{Seconds: []float64{1, 3, 2}, Bytes: 10, Allocations: 1}, {Seconds: []float64{4, 4, 4}, Bytes: 30, Allocations: 2}, {Seconds: []float64{2, 2, 2}, Bytes: 20, Allocations: 3},
+	}}
+	quantized := &measurement{costs: []train.StepCost{{Seconds: []float64{3, 3, 9}}, {Seconds: []float64{4}}, {Seconds: []float64{4}}}}
+	require.Equal(t, benchResult{SecondsPerStep: 2, ImagesPerSecond: 8, Rate: 4, PeakShare: 0.5, Bytes: 20, Allocations: 2, Resident: 5}, float.result(16, 8))
+	require.Equal(t, 1.5, quantized.over(float))
 }
 
 func TestBenchMistakes(t *testing.T) {
@@ -102,7 +115,6 @@ func TestBenchMistakes(t *testing.T) {
 		{"bench --threads 0", exitUsage, "bench: --threads 0: want 1 to 1024"},
 		{"bench --threads -2", exitUsage, "bench: --threads -2: want 1 to 1024"},
 		{"bench --rounds 0", exitUsage, "bench: --rounds 0: want 1 to 1024"},
-		{"bench --rounds 2", exitUsage, "bench: --rounds goes with --peer"},
 		{"bench --python python3", exitUsage, "bench: --python goes with --peer"},
 		{"bench --peer {script} --batch 64", exitUsage, "bench: --peer has batches of its own: leave --batch out"},
 		{"bench --peer {script} --weights none --acts none", exitUsage, "want --weights or --acts other than none"},
