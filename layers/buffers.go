@@ -3,6 +3,8 @@ package layers
 import (
 	"runtime"
 	"sync"
+
+	"github.com/goqat/goqat/internal/kernel"
 )
 
 // buffers are scratch memory of tasks, kept for reuse: a step allocates nothing once they have their size.
@@ -26,7 +28,7 @@ func (s *scratch) reserve(n, tasks int) {
 		}
 	}
 	for range missing {
-		s.free = append(s.free, make([]float32, n))
+		s.free = append(s.free, kernel.Allocate(n))
 	}
 }
 
@@ -41,7 +43,7 @@ func (s *scratch) get(n int) []float32 {
 		}
 	}
 	if best < 0 {
-		return make([]float32, n)
+		return kernel.Allocate(n)
 	}
 	b := s.free[best]
 	last := len(s.free) - 1

@@ -3,6 +3,7 @@ package quantops
 import (
 	"slices"
 
+	"github.com/goqat/goqat/internal/kernel"
 	"gorgonia.org/gorgonia"
 )
 
@@ -75,7 +76,7 @@ func (a *arena) take(n int, b *backward, replaced *memory) *memory {
 			return a.add(m.y)
 		}
 	}
-	return a.add(make([]float32, n))
+	return a.add(kernel.Allocate(n))
 }
 
 func (a *arena) add(y []float32) *memory {

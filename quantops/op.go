@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/chewxy/hm"
+	"github.com/goqat/goqat/internal/kernel"
 	"gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 )
@@ -89,7 +90,7 @@ func (o *output) setOutput(shape tensor.Shape) {
 		o.value, o.y = new(gorgonia.F32), make([]float32, 1)
 		return
 	}
-	o.setMemory(shape, make([]float32, shape.TotalSize()))
+	o.setMemory(shape, kernel.Allocate(shape.TotalSize()))
 }
 
 // setMemory makes y the output tensor.

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package kernel
+
+// askForHugePages does nothing: other systems give them by themselves, or not at all.
+func askForHugePages([]float32) {}
