@@ -19,7 +19,7 @@ type Conv struct {
 	forward, inverse [2]walk
 	planes           [2][]depthwisePhase // of Forward and InputGradient where the convolution is depthwise
 	weights          weightPlan
-	serial           bool // runs on the calling thread
+	part             bool // of a task: runs on the calling thread, and on those that have nothing else to do
 }
 
 // view holds the distances, in floats, from one block, channel, row and column of a tensor to the next.
@@ -46,10 +46,11 @@ func NewLinear(blocks, in, out int) *Conv {
 	return c
 }
 
-// Block returns the plan of a single block, which runs on the calling thread: for tasks that take in a block each.
+// Block returns the plan of a single block for tasks that take in a block each. It runs on the calling thread, and on those
+// that wait for the last such tasks.
 func (c *Conv) Block() *Conv {
 	one := *c
-	one.blocks, one.serial = 1, true
+	one.blocks, one.part = 1, true
 	one.plan()
 	return &one
 }
@@ -137,21 +138,22 @@ func (c *Conv) InputGradient(dx, dy, w []float32) {
 // caches, but every thread needs something to do.
 func (c *Conv) shares(channels int) int {
 	tasks, want := c.blocks*c.groups, runtime.GOMAXPROCS(0)
-	if c.serial || tasks%want == 0 {
+	switch {
+	case c.part:
+		return min(1+Waiting(), ceil(channels, tileOutputs))
+	case tasks%want == 0:
 		return 1
 	}
 	return min(ceil(4*want, tasks), ceil(channels, tileOutputs))
 }
 
-// parallel is Parallel, or a loop for a serial plan.
+// parallel is Parallel, or Share for a plan that is part of a task.
 func (c *Conv) parallel(tasks int, do func(task int)) {
-	if !c.serial {
-		Parallel(tasks, do)
+	if c.part {
+		Share(tasks, do)
 		return
 	}
-	for i := range tasks {
-		do(i)
-	}
+	Parallel(tasks, do)
 }
 
 // product is one task of Forward or InputGradient: output channels of one block.

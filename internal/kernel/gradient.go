@@ -103,6 +103,9 @@ func (c *Conv) WeightGradient(dw, x, dy []float32) {
 	p := &c.weights
 	tiles := c.groups * len(p.outputs) * len(p.inputs) * len(p.taps)
 	tasks := min(tiles, 4*runtime.GOMAXPROCS(0)) // few, since the tiles of a task share what they read
+	if c.part {
+		tasks = min(tiles, 1+Waiting())
+	}
 	c.parallel(tasks, func(task int) {
 		s := weightScratches.Get().(*weightScratch)
 		from, n := part(tiles, tasks, task)

@@ -78,8 +78,8 @@ var scratches3x3 = sync.Pool{New: func() any { return new(scratch3x3) }}
 func (c *Conv) weightGradient3x3(dw, x, dy []float32, most int) {
 	tiles := c.groups * ceil(c.outputs, most) * c.inputs
 	tasks := min(tiles, 4*runtime.GOMAXPROCS(0)) // few, since the tiles of a task share what they read
-	if c.serial {
-		tasks = 1
+	if c.part {
+		tasks = min(tiles, 1+Waiting())
 	}
 	c.parallel(tasks, func(task int) {
 		s := scratches3x3.Get().(*scratch3x3)

@@ -16,19 +16,38 @@ type job struct {
 	failed atomic.Pointer[failure]
 }
 
+func newJob(tasks int, do func(task int)) *job {
+	j := &job{do: do, tasks: int64(tasks)}
+	j.done.Add(tasks)
+	j.left.Store(j.tasks)
+	return j
+}
+
 // finish counts tasks that are done.
 func (j *job) finish(tasks int64) {
 	j.left.Add(-tasks)
 	j.done.Add(-int(tasks))
 }
 
+// wait returns when all tasks are done, and raises the panic of one.
+func (j *job) wait() {
+	j.done.Wait()
+	if f := j.failed.Load(); f != nil {
+		panic(f.value)
+	}
+}
+
 type failure struct{ value any }
 
-var pool struct {
+// pool holds the workers, which live as long as the program. A job stands in a queue once for each thread that is invited
+// to it; one that comes late finds nothing to do.
+var pool = struct {
 	sync.Mutex
-	jobs    chan *job
 	workers int
-}
+	jobs    chan *job    // of Parallel, for workers
+	shares  chan *job    // of Share, for whoever waits
+	waiting atomic.Int32 // threads that would take a share
+}{jobs: make(chan *job, 1024), shares: make(chan *job, 1024)}
 
 // Parallel calls do(0) … do(tasks-1) on up to GOMAXPROCS threads and returns when all are done. Which thread does
 // which task is left open, so tasks must not share what they write. Tasks may call Parallel. A panic in a task is raised
@@ -41,17 +60,33 @@ func Parallel(tasks int, do func(task int)) {
 		}
 		return
 	}
-	j := &job{do: do, tasks: int64(tasks)}
-	j.done.Add(tasks)
-	j.left.Store(j.tasks)
-	invite(j, threads-1)
+	j := newJob(tasks, do)
+	hire(threads - 1)
+	invite(pool.jobs, j, threads-1)
+	j.work()
+	j.help()
+	j.wait()
+}
+
+// Share is Parallel for a part of a task: threads that wait for the last tasks of a job to end help, where there are any;
+// else the calling thread does all.
+func Share(tasks int, do func(task int)) {
+	helpers := min(Waiting(), tasks-1)
+	if helpers < 1 {
+		for i := range tasks {
+			do(i)
+		}
+		return
+	}
+	j := newJob(tasks, do)
+	invite(pool.shares, j, helpers)
 	j.work()
 	spin(func() bool { return j.left.Load() == 0 })
-	j.done.Wait()
-	if f := j.failed.Load(); f != nil {
-		panic(f.value)
-	}
+	j.wait()
 }
+
+// Waiting is how many threads would help with a [Share] now.
+func Waiting() int { return min(int(pool.waiting.Load()), runtime.GOMAXPROCS(0)-1) }
 
 // work does tasks until none is left.
 func (j *job) work() {
@@ -88,27 +123,67 @@ func spin(done func() bool) {
 	}
 }
 
-// invite asks up to n workers to help with a job. They live as long as the program; one that comes late finds nothing
-// to do.
-func invite(j *job, n int) {
+// help does shares of other threads while tasks of j are not done.
+func (j *job) help() {
+	pool.waiting.Add(1)
+	defer pool.waiting.Add(-1)
+	spin(func() bool {
+		if share := take(pool.shares); share != nil {
+			pool.waiting.Add(-1)
+			share.work()
+			pool.waiting.Add(1)
+		}
+		return j.left.Load() == 0
+	})
+}
+
+// take takes a job from a queue, nil where none is there.
+func take(queue chan *job) *job {
+	if len(queue) == 0 {
+		return nil
+	}
+	select {
+	case j := <-queue:
+		return j
+	default:
+		return nil
+	}
+}
+
+// invite puts a job in a queue n times. Where so many jobs wait for threads that the queue is full, the caller had better do
+// it alone.
+func invite(queue chan *job, j *job, n int) {
+	for range n {
+		select {
+		case queue <- j:
+		default:
+			return
+		}
+	}
+}
+
+// hire sees to it that there are n workers.
+func hire(n int) {
 	pool.Lock()
 	defer pool.Unlock()
-	if pool.jobs == nil {
-		pool.jobs = make(chan *job, 1024)
-	}
 	for ; pool.workers < n; pool.workers++ {
 		go func() {
 			for {
-				spin(func() bool { return len(pool.jobs) > 0 })
-				(<-pool.jobs).work()
+				nextJob().work()
 			}
 		}()
 	}
-	for range n {
-		select {
-		case pool.jobs <- j:
-		default: // so many jobs wait for workers that the caller had better do it alone
-			return
-		}
+}
+
+// nextJob waits for a job or a share.
+func nextJob() *job {
+	pool.waiting.Add(1)
+	defer pool.waiting.Add(-1)
+	spin(func() bool { return len(pool.jobs) > 0 || len(pool.shares) > 0 })
+	select {
+	case j := <-pool.jobs:
+		return j
+	case j := <-pool.shares:
+		return j
 	}
 }
