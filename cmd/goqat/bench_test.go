@@ -34,8 +34,8 @@ func TestBenchFlags(t *testing.T) {
 	got := map[string]string{}
 	newBench().Flags().VisitAll(func(f *pflag.Flag) { got[f.Name] = f.DefValue })
 	require.Equal(t, map[string]string{
-		"model": "resnet20b", "batch": "128", "threads": "2", "weights": "lsq:4", "acts": "lsq:4", "steps": "10", "json": "false",
-		"winograd": "false", "state-bn": "step", "peer": "", "python": "/usr/bin/python3", "rounds": "3",
+		"model": "resnet20b", "batch": "128", "threads": "2", "weights": "lsq:4", "acts": "lsq:4", "steps": "6", "json": "false",
+		"winograd": "false", "state-bn": "step", "peer": "", "python": "/usr/bin/python3", "rounds": "5",
 	}, got)
 	for flag, want := range map[string]string{"--model": "lenet5", "--weights": "lsq:2", "--acts": "linear:8"} {
 		stdout, _ := succeed(t, "__complete", "bench", flag, "")
