@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"sync"
 )
 
 // weightBytes is how much of dy and x the outer products of one band may touch, so that it stays in the first cache
@@ -90,7 +89,7 @@ type weightScratch struct {
 	totals []outerTotals            // by tile and kernel column
 }
 
-var weightScratches = sync.Pool{New: func() any { return new(weightScratch) }}
+var weightScratches stock[weightScratch]
 
 // WeightGradient computes dw = ∂L/∂w [outputs][inputs of a group][rows][columns] from x and dy = ∂L/∂y (before scale
 // and bias).
@@ -107,7 +106,7 @@ func (c *Conv) WeightGradient(dw, x, dy []float32) {
 		tasks = min(tiles, 1+Waiting())
 	}
 	c.parallel(tasks, func(task int) {
-		s := weightScratches.Get().(*weightScratch)
+		s := weightScratches.get()
 		from, n := part(tiles, tasks, task)
 		if c.blocks == 1 { // nothing to share
 			for i := range n {
@@ -116,7 +115,7 @@ func (c *Conv) WeightGradient(dw, x, dy []float32) {
 		} else {
 			s.run(c, dw, x, dy, from, n)
 		}
-		weightScratches.Put(s)
+		weightScratches.put(s)
 	})
 }
 

@@ -3,7 +3,6 @@ package kernel
 import (
 	"runtime"
 	"slices"
-	"sync"
 )
 
 // gradient3x3Outputs is how many output channels meet one input channel in a tile of a 3x3 kernel: their sums for nine
@@ -46,8 +45,11 @@ func (c *Conv) plan3x3() gradient3x3 {
 // channels: few enough to stay in the second cache beside dy.
 const near3x3 = 1 << 16
 
-// most3x3 is how many tiles keep their sums at a time.
-const most3x3 = 64
+// most3x3 is how many tiles keep their sums at a time, and few3x3 how many their totals where there is but one block.
+const (
+	most3x3 = 64
+	few3x3  = 16 * most3x3
+)
 
 // tile3x3 is a tile of a 3x3 weight gradient: outputs output channels from out on, input channel in, the place-th of its
 // group.
@@ -72,7 +74,7 @@ type scratch3x3 struct {
 	totals []gradient3x3Totals // by tile
 }
 
-var scratches3x3 = sync.Pool{New: func() any { return new(scratch3x3) }}
+var scratches3x3 stock[scratch3x3]
 
 // weightGradient3x3 is WeightGradient in tiles of up to most output channels and one input channel.
 func (c *Conv) weightGradient3x3(dw, x, dy []float32, most int) {
@@ -82,17 +84,28 @@ func (c *Conv) weightGradient3x3(dw, x, dy []float32, most int) {
 		tasks = min(tiles, 1+Waiting())
 	}
 	c.parallel(tasks, func(task int) {
-		s := scratches3x3.Get().(*scratch3x3)
+		s := scratches3x3.get()
+		defer scratches3x3.put(s)
 		from, n := part(tiles, tasks, task)
-		s.aim(c, from, n, most)
-		for block := range c.blocks {
-			s.block(c, x[block*c.x.block:], dy[block*c.y.block:])
+		together := n
+		if c.blocks == 1 { // nothing to share
+			together = few3x3
 		}
-		for i, t := range s.tiles {
-			t.scatter(c, dw, &s.totals[i])
+		for to := from + n; from < to; from += together {
+			s.run(c, dw, x, dy, from, min(together, to-from), most)
 		}
-		scratches3x3.Put(s)
 	})
+}
+
+// run computes the n tiles from the one given on block by block, so that a block is read from far memory once.
+func (s *scratch3x3) run(c *Conv, dw, x, dy []float32, from, n, most int) {
+	s.aim(c, from, n, most)
+	for block := range c.blocks {
+		s.block(c, x[block*c.x.block:], dy[block*c.y.block:])
+	}
+	for i, t := range s.tiles {
+		t.scatter(c, dw, &s.totals[i])
+	}
 }
 
 // aim lists the n tiles from the one given on, with totals of +0.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"sync"
 )
 
 const (
@@ -112,12 +111,12 @@ type winogradScratch struct {
 	output  winogradOutput
 }
 
-var winogradScratches = sync.Pool{New: func() any { return new(winogradScratch) }}
+var winogradScratches stock[winogradScratch]
 
 // run computes all tiles of all blocks.
 func (p *winogradPass) run(y, x, w, scale, bias []float32) {
-	s := winogradScratches.Get().(*winogradScratch)
-	defer winogradScratches.Put(s)
+	s := winogradScratches.get()
+	defer winogradScratches.put(s)
 	s.weights = slices.Grow(s.weights[:0], p.transformed())[:p.transformed()]
 	p.transformWeights(s.weights, w)
 	panels := ceil(p.tiles(), tilePixels)
@@ -131,8 +130,8 @@ func (p *winogradPass) run(y, x, w, scale, bias []float32) {
 // panels computes tiles of a block in panels as wide as a register tile. What a panel's steps hand on stays in the second
 // cache.
 func (p *winogradPass) panels(y, x, u, scale, bias []float32, block, from, count int) {
-	t := winogradScratches.Get().(*winogradScratch)
-	defer winogradScratches.Put(t)
+	t := winogradScratches.get()
+	defer winogradScratches.put(t)
 	panels := ceil(p.tiles(), tilePixels)
 	for panel := from; panel < from+count; panel++ {
 		first, tiles := part(p.tiles(), panels, panel)
