@@ -21,8 +21,12 @@ type StepCost struct {
 	Allocations float64   // mean of the steps
 }
 
-// warmUp is how many steps come before those that are timed.
-const warmUp = 3
+// Steps before those that are timed: so many, and for so long, since the first ones of a small network also pay for memory that
+// is new to the process, and for what ran before it.
+const (
+	warmUp     = 3
+	warmUpTime = 200 * time.Millisecond
+)
 
 // BenchTraining times steps of training on one batch of random images and labels. A step is loss, backward pass and
 // update by SGD (rate 0.01, momentum 0.9, weight decay 10⁻⁴); filling in the images is not part of it. A quantized
@@ -128,20 +132,28 @@ func timeSteps(ctx context.Context, steps int, step func() error) (StepCost, err
 	cost := StepCost{Seconds: make([]float64, steps)}
 	var before, after runtime.MemStats
 	runtime.GC() // so that no step pays for the garbage of what came before
-	for i := -warmUp; i < steps; i++ {
+	timed := func() (time.Duration, error) {
 		if ctx.Err() != nil {
-			return StepCost{}, ErrInterrupted
-		}
-		if i == 0 {
-			runtime.ReadMemStats(&before)
+			return 0, ErrInterrupted
 		}
 		start := time.Now()
-		if err := step(); err != nil {
+		err := step()
+		return time.Since(start), err
+	}
+	for i, spent := 0, time.Duration(0); i < warmUp || spent < warmUpTime; i++ {
+		took, err := timed()
+		if err != nil {
 			return StepCost{}, err
 		}
-		if i >= 0 {
-			cost.Seconds[i] = time.Since(start).Seconds()
+		spent += took
+	}
+	runtime.ReadMemStats(&before)
+	for i := range cost.Seconds {
+		took, err := timed()
+		if err != nil {
+			return StepCost{}, err
 		}
+		cost.Seconds[i] = took.Seconds()
 	}
 	runtime.ReadMemStats(&after)
 	cost.Bytes = float64(after.TotalAlloc-before.TotalAlloc) / float64(steps)

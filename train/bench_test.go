@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -66,18 +67,25 @@ func TestBenchRefuses(t *testing.T) {
 	}
 }
 
-// The steps to warm up are neither timed nor counted.
+// The steps to warm up are neither timed nor counted; short ones are more.
 func TestTimeSteps(t *testing.T) {
 	done := 0
 	cost, err := timeSteps(t.Context(), 4, func() error {
 		done++
 		kept = make([]byte, 1<<20)
+		time.Sleep(warmUpTime/warmUp + time.Millisecond)
 		return nil
 	})
 	require.NoError(t, err)
 	require.Equal(t, warmUp+4, done)
 	require.Len(t, cost.Seconds, 4)
 	require.InDelta(t, 1<<20, cost.Bytes, 1<<18)
+
+	begin := time.Now()
+	cost, err = timeSteps(t.Context(), 4, func() error { return nil })
+	require.NoError(t, err)
+	require.Len(t, cost.Seconds, 4)
+	require.GreaterOrEqual(t, time.Since(begin), warmUpTime)
 
 	_, err = timeSteps(t.Context(), 4, func() error { return errors.ErrUnsupported })
 	require.ErrorIs(t, err, errors.ErrUnsupported)

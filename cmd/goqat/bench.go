@@ -122,7 +122,7 @@ func (b *benchCommand) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&b.threads, "threads", 2, "threads")
 	f.StringVar(&b.weights, "weights", "lsq:4", "method of the weights, NAME:BITS[,OPTION…], a codebook NAME[:OPTION…], or none; see goqat list methods")
 	f.StringVar(&b.acts, "acts", "lsq:4", "method of the activations")
-	f.IntVar(&b.steps, "steps", 6, "timed steps of a round, after three to warm up")
+	f.IntVar(&b.steps, "steps", 6, "timed steps of a round, after three or more to warm up")
 	f.StringVar(&b.peer, "peer", "", "Python script to compare training steps with")
 	f.StringVar(&b.python, "python", "/usr/bin/python3", "interpreter of --peer")
 	f.IntVar(&b.rounds, "rounds", 5, "how often all that is timed takes its turn")
