@@ -133,9 +133,9 @@ func (f *product) forwardWhole(branches []branch, x [][]float32) {
 	}
 }
 
-// eachBlock has a task for each block. Layers take turns in the direction, so that each begins with what the one before has
-// left in the caches.
-func (f *product) eachBlock(down bool, do func(block int)) {
+// inTurn has a task for each block. Layers take turns in the direction, so that each begins with what the one before has left
+// in the caches.
+func (f *product) inTurn(down bool, do func(block int)) {
 	last := f.pass.Blocks() - 1
 	kernel.Parallel(last+1, func(block int) {
 		if down {
@@ -163,7 +163,7 @@ func (f *product) forwardBlocks(branches []branch, x [][]float32) {
 		size += f.outLen()
 	}
 	buffers.reserve(size, f.pass.Blocks())
-	f.eachBlock(f.down, func(block int) {
+	f.inTurn(f.down, func(block int) {
 		scratch := buffers.get(size)
 		defer buffers.put(scratch)
 		in, last := f.block(scratch[:f.blockLen()], x, block), []float32(nil)
@@ -330,7 +330,7 @@ func (g *gradients) eachBlock() {
 	}
 	size := g.blockLen() + g.outLen()
 	buffers.reserve(size, blocks)
-	g.product.eachBlock(!g.down, func(block int) {
+	g.inTurn(!g.down, func(block int) {
 		b := buffers.get(size)
 		defer buffers.put(b)
 		dy := g.output(b[g.blockLen():], block)

@@ -194,7 +194,7 @@ func (f *prologue) real(z []float32, x [][]float32, p piece) []float32 {
 	}
 	if f.norm != nil && f.relu {
 		f.channels(p, func(c, from, to int) {
-			kernel.AffineReLU(z[from:to], now[from:to], stretch(shortcut, from, to), f.norm.scale[c], f.norm.offset[c])
+			kernel.AffineReLU(z[from:to], now[from:to], sliceOf(shortcut, from, to), f.norm.scale[c], f.norm.offset[c])
 		})
 		return z
 	}
@@ -213,8 +213,8 @@ func (f *prologue) real(z []float32, x [][]float32, p piece) []float32 {
 	return now
 }
 
-// stretch is x[from:to], or nil of nil.
-func stretch(x []float32, from, to int) []float32 {
+// sliceOf is x[from:to], or nil of nil.
+func sliceOf(x []float32, from, to int) []float32 {
 	if x == nil {
 		return nil
 	}
@@ -267,7 +267,7 @@ func (f *prologue) backward(dx [][]float32, dy []float32, x [][]float32, block, 
 			target = dx[0][at:][:n]
 		}
 		room := [2][]float32{b[kernel.Chunk:][:n], b[2*kernel.Chunk:][:n]}
-		f.pieceBackward(target, dy[p.from:p.to], x, p, stretch(z, p.from, p.to), room)
+		f.pieceBackward(target, dy[p.from:p.to], x, p, sliceOf(z, p.from, p.to), room)
 		if f.shortcut != nil {
 			if to := dx[f.places.shortcut]; !f.sharesGradient() || dx[0] == nil {
 				copyWanted(to, target, at)
@@ -286,23 +286,23 @@ func (f *prologue) pieceBackward(target, dy []float32, x [][]float32, p piece, z
 		})
 		return
 	}
-	real := z
+	turns := z == nil && !f.keeps() // dy, into what the layer has taken in
 	if kept != nil {
-		real = kept
+		z = kept
 	}
-	if real == nil {
-		real = f.real(room[0], x, p)
+	if z == nil {
+		z = f.real(room[0], x, p)
 	}
-	before, taken := dy, real
+	before, taken := dy, z
 	if f.activation != nil {
 		before, taken = target, room[1]
 		if kept != nil {
 			before = room[0] // the gradient of what is kept may stand in target
 		}
-		f.activationGradient(before, taken, dy, real, x[f.places.theta], p)
+		f.activationGradient(before, taken, dy, z, x[f.places.theta], p)
 	}
-	f.pieceGradient(target, before, real, x, p)
-	if z == nil && !f.keeps() {
+	f.pieceGradient(target, before, z, x, p)
+	if turns {
 		copy(dy, taken)
 	}
 }
@@ -330,7 +330,7 @@ func (f *prologue) pieceGradient(target, dy, z []float32, x [][]float32, p piece
 	if f.norm != nil && f.relu {
 		source := x[0][p.block*f.blockLen():][p.from:p.to]
 		f.channels(p, func(c, from, to int) {
-			f.norm.rectifiedGradient(p.block, c, target[from:to], dy[from:to], stretch(dkept, from, to), z[from:to], source[from:to], p.first, p.last)
+			f.norm.rectifiedGradient(p.block, c, target[from:to], dy[from:to], sliceOf(dkept, from, to), z[from:to], source[from:to], p.first, p.last)
 		})
 		return
 	}
@@ -341,8 +341,8 @@ func (f *prologue) pieceGradient(target, dy, z []float32, x [][]float32, p piece
 	switch {
 	case f.relu:
 		kernel.ReLUGradient(target, dy, z)
-	case f.activation == nil && dkept == nil:
-		copy(target, dy)
+	case dkept == nil:
+		copy(target, dy) // itself, where it stands there already
 	}
 	if f.norm != nil {
 		source := x[0][p.block*f.blockLen():][p.from:p.to]

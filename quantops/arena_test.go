@@ -168,7 +168,9 @@ func TestArenaOfAChain(t *testing.T) {
 		require.Len(t, own, len(leaves), "a leaf's gradient stays")
 		for _, n := range g.AllNodes() {
 			if gradientAt(n) != nil && !gradients.Contains(n) {
-				shared[&result(t, n)[0]] = true
+				shared[&gradientAt(n).y[0]] = true
+				_, err := Result(n)
+				require.ErrorContains(t, err, "is the gradient of an inner node")
 			}
 		}
 		require.Len(t, shared, c.want)

@@ -9,7 +9,7 @@ import (
 )
 
 // Fork makes two values of one, for a residual block's shortcut and its body. The gradients of both add up in one
-// operation with a buffer of its own; where a value is simply used twice, Gorgonia inserts additions that allocate in
+// operation of its own; where a value is simply used twice, Gorgonia inserts additions that allocate in
 // every step and run on one thread.
 //
 // Both results are x, and its memory. Gorgonia follows gradients to main; side is for a path that has learned parameters

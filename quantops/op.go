@@ -19,8 +19,9 @@ type Function interface {
 	Forward(y []float32, x [][]float32) error
 }
 
-// Differentiable is a Function with a gradient. Backward overwrites dx[i] for every input i that wants a gradient; for
-// the others dx[i] is nil.
+// Differentiable is a Function with a gradient. Backward overwrites every element of dx[i], whatever was there, for every
+// input i that wants a gradient; for the others dx[i] is nil. No two of them are the same memory, or that of dy, but as
+// [Sharing] and [Replacing] allow.
 type Differentiable interface {
 	Function
 	Backward(dx [][]float32, dy, y []float32, x [][]float32) error
@@ -34,7 +35,8 @@ type Summing interface {
 }
 
 // Sharing is a Differentiable some of whose inputs have the same gradient: SharedGradient returns the input, an earlier
-// one, whose gradient is also that of the given one, or else the given one. Backward then finds one memory for both.
+// one, whose gradient is also that of the given one, or else the given one. Backward then finds one memory for both, where the
+// earlier one wants a gradient, and fills it once.
 type Sharing interface {
 	Differentiable
 	SharedGradient(input int) int
@@ -76,7 +78,8 @@ func typeOf(shape tensor.Shape) hm.Type {
 	return gorgonia.TensorType{Dims: shape.Dims(), Of: tensor.Float32}
 }
 
-// output is what every operation here shares: an output tensor of its own and the plain answers to Gorgonia.
+// output is what every operation here shares: an output tensor, which but for gradients is its own, and the plain answers to
+// Gorgonia.
 type output struct {
 	shape tensor.Shape
 	types []hm.Type // of the inputs
@@ -117,9 +120,13 @@ func (o *output) run(name fmt.Stringer, do func(y []float32) error) (v gorgonia.
 func (o *output) buffer() []float32 { return o.y }
 
 // Result returns the elements that the node's operation computes: the same memory every step. It is for nodes made by
-// [Apply] and their gradients; a node of Gorgonia's own, such as the sum of the gradients of a value used twice, is
-// an error.
+// [Apply] and for gradients of leaves of the graph. Gradients of inner nodes take each other's places, so that after a step
+// there is nothing to read: they are an error, as is a node of Gorgonia's own, such as the sum of the gradients of a value
+// used twice.
 func Result(n *gorgonia.Node) ([]float32, error) {
+	if g := gradientAt(n); g != nil && g.memory != nil {
+		return nil, fmt.Errorf("quantops: %v is the gradient of an inner node, in whose place another stands after a step; ask for that of a leaf", g)
+	}
 	if o, ok := n.Op().(*operation); ok && o.passes() {
 		if o.source.Op() == nil && o.source.Value() != nil {
 			return floats(o.source.Value())

@@ -65,7 +65,7 @@ type benchResult struct {
 	PeakShare       float64 `json:"peak_share"`
 	Bytes           float64 `json:"bytes_per_step"` // allocated on the heap
 	Allocations     float64 `json:"allocations_per_step"`
-	Resident        uint64  `json:"resident_bytes,omitempty"` // highest; left out where the system does not tell
+	Resident        uint64  `json:"resident_bytes,omitempty"` // highest of the first round; left out where the system does not tell
 }
 
 // benchStep is a kind of step.
@@ -92,8 +92,9 @@ func newBench() *cobra.Command {
 		Use:   "bench",
 		Short: "Time training steps and evaluation, against the machine's peak or a peer",
 		Long: `Time steps of a network on random images of its usual size: training (loss, backward pass, SGD with momentum), float
-and quantized (first and last layer at 8 bits), and evaluation. They take turns, so that whatever else the machine does
-at times meets all of them. Images a second are those of the median step.
+and quantized (first and last layer at 8 bits), and evaluation. They take turns for --rounds, so that whatever else the
+machine does at times meets all of them. Images a second are those of the median step; how many times as long a quantized
+training step takes as a float one is the median of the rounds. Resident memory is that of the first round.
 
 GFLOP/s count two operations for each multiply-add that convolutions and linear layers need (forward, gradient of the
 weights and, but for the first layer, of the inputs; products with padding count, though they are skipped). The peak is
@@ -104,7 +105,7 @@ line of JSON for each of its modes fp32, fp32_channels_last and qat: net, batch,
 and batches are lenet5 (64), resnet20 (128; resnet20b here) and vggsmall (64).`,
 		Example: `  goqat bench
   goqat bench --model lenet5 --batch 64 --weights lsq:2 --acts lsq:2 --json
-  goqat bench --peer torch_train.py --rounds 5`,
+  goqat bench --peer torch_train.py --rounds 9`,
 		Args: arguments(0, 0, "no arguments"),
 		RunE: b.run,
 	}
@@ -238,10 +239,25 @@ func (b *benchCommand) report(ctx context.Context) (*benchReport, error) {
 	for _, m := range measured {
 		r.Results = append(r.Results, m.result(b.batch, r.Peak))
 	}
-	if b.quantized() {
-		r.Overhead = measured[1].over(measured[0])
-	}
+	r.Overhead = overhead(measured)
 	return r, nil
+}
+
+// overhead is how many times as long a quantized training step takes as a float one, 0 where there is none.
+func overhead(measured []*measurement) float64 {
+	var float, quantized *measurement
+	for _, m := range measured {
+		switch m.name {
+		case floatTraining.name:
+			float = m
+		case quantizedTraining.name:
+			quantized = m
+		}
+	}
+	if float == nil || quantized == nil {
+		return 0
+	}
+	return quantized.over(float)
 }
 
 // measurement is what the rounds have told of one kind of step.
@@ -252,7 +268,7 @@ type measurement struct {
 	resident   uint64
 }
 
-// measurements lists what there is to measure, training first.
+// measurements lists what there is to measure.
 func (b *benchCommand) measurements() []*measurement {
 	var list []*measurement
 	for _, s := range benchSteps {
@@ -275,7 +291,10 @@ func (b *benchCommand) measure(ctx context.Context, m *measurement) error {
 		return err
 	}
 	m.operations = 2 * float64(network.MultiplyAdds(m.mode)) * float64(b.batch)
-	m.costs, m.resident = append(m.costs, cost), max(m.resident, peakResident())
+	if len(m.costs) == 0 { // later ones find memory that other kinds of steps have left
+		m.resident = peakResident()
+	}
+	m.costs = append(m.costs, cost)
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/goqat/goqat/internal/kernel"
+	"github.com/goqat/goqat/layers"
 	"github.com/goqat/goqat/train"
 )
 
@@ -99,6 +100,27 @@ func TestBenchRounds(t *testing.T) {
 	quantized := &measurement{costs: []train.StepCost{{Seconds: []float64{3, 3, 9}}, {Seconds: []float64{4}}, {Seconds: []float64{4}}}}
 	require.Equal(t, benchResult{SecondsPerStep: 2, ImagesPerSecond: 8, Rate: 4, PeakShare: 0.5, Bytes: 20, Allocations: 2, Resident: 5}, float.result(16, 8))
 	require.Equal(t, 1.5, quantized.over(float))
+	float.benchStep, quantized.benchStep = floatTraining, quantizedTraining
+	require.Equal(t, 1.5, overhead([]*measurement{quantized, float}))
+	require.Zero(t, overhead([]*measurement{float}))
+	var table strings.Builder
+	require.NoError(t, (&benchReport{Overhead: 1.0625, Results: []benchResult{{Step: "float training"}}}).print(&table))
+	require.Contains(t, table.String(), "\na quantized training step takes 1.062 times as long as a float one (median of the rounds)\n")
+}
+
+// Every kind of step is measured as often as there are rounds.
+func TestBenchMeasuresEveryRound(t *testing.T) {
+	var calls int
+	counted := benchStep{name: "counted", mode: layers.Evaluation, measure: func(context.Context, *layers.Network, int, int) (train.StepCost, error) {
+		calls++
+		return train.StepCost{Seconds: []float64{float64(calls)}}, nil
+	}}
+	before := benchSteps
+	t.Cleanup(func() { benchSteps = before })
+	benchSteps = []benchStep{counted}
+	report, _ := benchJSON(t, "bench --model lenet5 --batch 16 --threads 1 --rounds 5")
+	require.Equal(t, 5, calls)
+	require.Equal(t, 3.0, report["results"].([]any)[0].(map[string]any)["seconds_per_step"], "the median round")
 }
 
 func TestBenchMistakes(t *testing.T) {

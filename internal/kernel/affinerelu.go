@@ -22,10 +22,7 @@ func AffineReLU(y, x, term []float32, scale, offset float32) {
 // AffineReLUGradient is the backward pass of [AffineReLU] for elements of a plane of x: dx = dy + term where z > 0, else 0, and
 // the sums of dx that [BatchNorm.AddGradients] adds; nil leaves the term out. Dx may be dy or the term.
 func (n *BatchNorm) AffineReLUGradient(s []PlaneSums, block, channel int, dx, dy, term, z, x []float32, mean float32, first, last bool) {
-	p := n.plane(s, block, channel)
-	if first {
-		*p = PlaneSums{}
-	}
+	p := n.begin(s, block, channel, first)
 	if term != nil {
 		term = term[:len(x)]
 	}
@@ -50,12 +47,9 @@ func affineReLUGradient(sum, product *[Lanes]float32, dx, dy, term, z, x []float
 	sumProducts(sum, product, dx[from:], x[from:], mean)
 }
 
-// AffineReLUBackward is [BatchNorm.AffineReLUGradient] where z is not at hand: dy turns into it.
+// AffineReLUBackward is [BatchNorm.AffineReLUGradient] where z is not at hand: dy turns into it, so dx must stand elsewhere.
 func (n *BatchNorm) AffineReLUBackward(s []PlaneSums, block, channel int, dx, dy, x []float32, scale, offset, mean float32, first, last bool) {
-	p := n.plane(s, block, channel)
-	if first {
-		*p = PlaneSums{}
-	}
+	p := n.begin(s, block, channel, first)
 	dx, dy = dx[:len(x)], dy[:len(x)]
 	from := affineReLUBackwardSIMD(&p.a, &p.b, dx, dy, x, scale, offset, mean)
 	for i := from; i < len(x); i++ {

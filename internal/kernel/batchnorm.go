@@ -41,6 +41,15 @@ func (n *BatchNorm) plane(s []PlaneSums, block, channel int) *PlaneSums {
 	return &s[block*n.Channels+channel]
 }
 
+// begin returns the sums of one plane, zeros with the first elements of it.
+func (n *BatchNorm) begin(s []PlaneSums, block, channel int, first bool) *PlaneSums {
+	p := n.plane(s, block, channel)
+	if first {
+		*p = PlaneSums{}
+	}
+	return p
+}
+
 // halve makes the sums of a plane of those of its lanes, without the padded ones.
 func (n *BatchNorm) halve(p *PlaneSums, block int) {
 	p.first, p.second = halveFirst(&p.a, n.lanes(block)), halveFirst(&p.b, n.lanes(block))
@@ -110,10 +119,7 @@ func Affine(y, x []float32, scale, offset float32) {
 // AddGradients adds Σ dy and Σ dy·(x-mean) over elements of a plane, which come in order; first starts the sums, and
 // last ends them.
 func (n *BatchNorm) AddGradients(s []PlaneSums, block, channel int, dy, x []float32, mean float32, first, last bool) {
-	p := n.plane(s, block, channel)
-	if first {
-		*p = PlaneSums{}
-	}
+	p := n.begin(s, block, channel, first)
 	sumProducts(&p.a, &p.b, dy[:len(x)], x, mean)
 	if last {
 		n.halve(p, block)

@@ -19,7 +19,7 @@ type Conv struct {
 	forward, inverse [2]walk
 	planes           [2][]depthwisePhase // of Forward and InputGradient where the convolution is depthwise
 	weights          weightPlan
-	part             bool // of a task: runs on the calling thread, and on those that have nothing else to do
+	inTask           bool // is part of a task: runs on the calling thread, and on those that have nothing else to do
 }
 
 // view holds the distances, in floats, from one block, channel, row and column of a tensor to the next.
@@ -50,7 +50,7 @@ func NewLinear(blocks, in, out int) *Conv {
 // that wait for the last such tasks.
 func (c *Conv) Block() *Conv {
 	one := *c
-	one.blocks, one.part = 1, true
+	one.blocks, one.inTask = 1, true
 	one.plan()
 	return &one
 }
@@ -139,7 +139,7 @@ func (c *Conv) InputGradient(dx, dy, w []float32) {
 func (c *Conv) shares(channels int) int {
 	tasks, want := c.blocks*c.groups, runtime.GOMAXPROCS(0)
 	switch {
-	case c.part:
+	case c.inTask:
 		return min(1+Waiting(), ceil(channels, tileOutputs))
 	case tasks%want == 0:
 		return 1
@@ -147,9 +147,17 @@ func (c *Conv) shares(channels int) int {
 	return min(ceil(4*want, tasks), ceil(channels, tileOutputs))
 }
 
+// weightTasks is into how many tasks tiles of WeightGradient are split: few, since the tiles of a task share what they read.
+func (c *Conv) weightTasks(tiles int) int {
+	if c.inTask {
+		return min(tiles, 1+Waiting())
+	}
+	return min(tiles, 4*runtime.GOMAXPROCS(0))
+}
+
 // parallel is Parallel, or Share for a plan that is part of a task.
 func (c *Conv) parallel(tasks int, do func(task int)) {
-	if c.part {
+	if c.inTask {
 		Share(tasks, do)
 		return
 	}

@@ -212,27 +212,48 @@ func TestConv3x3Loops(t *testing.T) {
 		require.Greater(t, large.in*large.rows.In*large.columns.In*Lanes, near3x3)
 		large.requireDefinition(t, stream, random)
 		small := Axis{In: 3, Out: 2, Kernel: 3, Stride: 2, Before: 1}
-		convCase{batch: 17, in: most3x3 + 6, out: 5, groups: 1, rows: small, columns: small}.requireDefinition(t, stream, random)
+		convCase{batch: 17, in: sums3x3 + 6, out: 5, groups: 1, rows: small, columns: small}.requireDefinition(t, stream, random)
 		convCase{batch: 17, in: 8, out: 8, groups: 8, rows: rows, columns: rows}.requireDefinition(t, stream, random)
 	})
 }
 
-// A plan of one block runs the kernels of 3x3 taps on the calling thread, with the same results.
-func TestBlockOf3x3(t *testing.T) {
-	onEveryPath(t, func(t *testing.T) {
-		axis := Axis{In: 6, Out: 6, Kernel: 3, Stride: 1, Before: 1}
-		for _, groups := range []int{1, 6} {
-			c := convCase{batch: Lanes, in: 6, out: 6, groups: groups, rows: axis, columns: axis}
-			x, dy, w, scale, bias := c.operands(rand.New(rand.NewPCG(10, 10)), random)
-			want := c.plain(x, dy, w, scale, bias)
-			got := plain{make([]float32, len(dy)), make([]float32, len(x)), make([]float32, len(w))}
-			one := NewConv(3, c.in, c.out, groups, axis, axis).Block()
-			one.Forward(got.y, x, w, scale, bias)
-			one.InputGradient(got.dx, dy, w)
-			one.WeightGradient(got.dw, x, dy)
-			requireSame(t, want.y, got.y, "y")
-			requireSame(t, want.dx, got.dx, "dx")
-			requireSame(t, want.dw, got.dw, "dw")
+// A plan of one block has the same results in a task, alone and where another thread waits that helps.
+func TestBlockInATask(t *testing.T) {
+	three := Axis{In: 6, Out: 6, Kernel: 3, Stride: 1, Before: 1}
+	small := Axis{In: 3, Out: 2, Kernel: 3, Stride: 2, Before: 1}
+	five := Axis{In: 6, Out: 6, Kernel: 5, Stride: 1, Before: 2}
+	for _, c := range []convCase{
+		{batch: Lanes, in: 6, out: 6, groups: 1, rows: three, columns: three},
+		{batch: Lanes, in: 6, out: 6, groups: 6, rows: three, columns: three},
+		{batch: Lanes, in: 70, out: 50, groups: 1, rows: small, columns: small}, // more tiles than keep their totals at a time
+		{batch: Lanes, in: 9, out: 10, groups: 1, rows: five, columns: five},
+	} {
+		x, dy, w, scale, bias := c.operands(rand.New(rand.NewPCG(10, 10)), random)
+		want := c.plain(x, dy, w, scale, bias)
+		onEveryPath(t, func(t *testing.T) {
+			for threads := 1; threads <= 2; threads++ {
+				withThreads(threads, func() {
+					got := plain{make([]float32, len(dy)), make([]float32, len(x)), make([]float32, len(w))}
+					one := NewConv(3, c.in, c.out, c.groups, c.rows, c.columns).Block()
+					beside(func() { one.Forward(got.y, x, w, scale, bias) })
+					beside(func() { one.InputGradient(got.dx, dy, w) })
+					beside(func() { one.WeightGradient(got.dw, x, dy) })
+					requireSame(t, want.y, got.y, "y")
+					requireSame(t, want.dx, got.dx, "dx")
+					requireSame(t, want.dw, got.dw, "dw")
+				})
+			}
+		})
+	}
+}
+
+// beside calls do in a task, when the thread of another task waits, if there is one.
+func beside(do func()) {
+	Parallel(2, func(task int) {
+		if task == 1 {
+			for i := 0; i < 1<<20 && Waiting() == 0; i++ {
+			}
+			do()
 		}
 	})
 }

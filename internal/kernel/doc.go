@@ -33,6 +33,6 @@
 // GOQAT_SIMD holds it down. The build tag purego leaves the assembly out. The assembly of the register tiles has a
 // variant for every number of output channels and of pixels, with all loops over taps inside; weight gradients and
 // depthwise convolutions of 3x3 taps have kernels of their own. The elementwise loops wait for memory, so both paths
-// share their AVX2 code; staircases, which search in registers, have code of their own for each. All of it is written by the generator in _asm (go generate), and everything it reads is checked
-// against the plan's sizes before.
+// share their AVX2 code; staircases, which search in registers, have code of their own for each. All of it is written by
+// the generator in _asm (go generate), and everything it reads is checked against the plan's sizes before.
 package kernel

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 )
 
@@ -101,12 +100,10 @@ func (c *Conv) WeightGradient(dw, x, dy []float32) {
 	}
 	p := &c.weights
 	tiles := c.groups * len(p.outputs) * len(p.inputs) * len(p.taps)
-	tasks := min(tiles, 4*runtime.GOMAXPROCS(0)) // few, since the tiles of a task share what they read
-	if c.part {
-		tasks = min(tiles, 1+Waiting())
-	}
+	tasks := c.weightTasks(tiles)
 	c.parallel(tasks, func(task int) {
 		s := weightScratches.get()
+		defer weightScratches.put(s)
 		from, n := part(tiles, tasks, task)
 		if c.blocks == 1 { // nothing to share
 			for i := range n {
@@ -115,7 +112,6 @@ func (c *Conv) WeightGradient(dw, x, dy []float32) {
 		} else {
 			s.run(c, dw, x, dy, from, n)
 		}
-		weightScratches.put(s)
 	})
 }
 

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"runtime"
 	"slices"
 )
 
@@ -45,10 +44,10 @@ func (c *Conv) plan3x3() gradient3x3 {
 // channels: few enough to stay in the second cache beside dy.
 const near3x3 = 1 << 16
 
-// most3x3 is how many tiles keep their sums at a time, and few3x3 how many their totals where there is but one block.
+// sums3x3 is how many tiles keep their sums at a time, and totals3x3 how many their totals where there is but one block.
 const (
-	most3x3 = 64
-	few3x3  = 16 * most3x3
+	sums3x3   = 64
+	totals3x3 = 16 * sums3x3
 )
 
 // tile3x3 is a tile of a 3x3 weight gradient: outputs output channels from out on, input channel in, the place-th of its
@@ -79,17 +78,14 @@ var scratches3x3 stock[scratch3x3]
 // weightGradient3x3 is WeightGradient in tiles of up to most output channels and one input channel.
 func (c *Conv) weightGradient3x3(dw, x, dy []float32, most int) {
 	tiles := c.groups * ceil(c.outputs, most) * c.inputs
-	tasks := min(tiles, 4*runtime.GOMAXPROCS(0)) // few, since the tiles of a task share what they read
-	if c.part {
-		tasks = min(tiles, 1+Waiting())
-	}
+	tasks := c.weightTasks(tiles)
 	c.parallel(tasks, func(task int) {
 		s := scratches3x3.get()
 		defer scratches3x3.put(s)
 		from, n := part(tiles, tasks, task)
 		together := n
 		if c.blocks == 1 { // nothing to share
-			together = few3x3
+			together = totals3x3
 		}
 		for to := from + n; from < to; from += together {
 			s.run(c, dw, x, dy, from, min(together, to-from), most)
@@ -120,7 +116,7 @@ func (s *scratch3x3) aim(c *Conv, from, n, most int) {
 // block adds the products of one block to the totals.
 func (s *scratch3x3) block(c *Conv, x, dy []float32) {
 	for from, to := 0, 0; from < len(s.tiles); from = to {
-		for to < len(s.tiles) && s.tiles[to].out == s.tiles[from].out && to-from < most3x3 {
+		for to < len(s.tiles) && s.tiles[to].out == s.tiles[from].out && to-from < sums3x3 {
 			to++
 		}
 		s.piece(c, x, dy, from, to)

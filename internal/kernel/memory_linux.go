@@ -9,7 +9,8 @@ import (
 const hugePage = 2 << 20
 
 // askForHugePages asks for those that v lies in, before they are touched. It is advice: where the system does not take it,
-// nothing changes. What else lies in the pages at v's ends does not mind.
+// nothing changes. What else lies in the pages at v's ends does not mind, nor what comes to lie there later: it is advice for the
+// addresses, which stay within what Go has reserved.
 func askForHugePages(v []float32) {
 	if 4*len(v) < hugePage/2 {
 		return

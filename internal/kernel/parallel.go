@@ -50,8 +50,9 @@ var pool = struct {
 }{jobs: make(chan *job, 1024), shares: make(chan *job, 1024)}
 
 // Parallel calls do(0) … do(tasks-1) on up to GOMAXPROCS threads and returns when all are done. Which thread does
-// which task is left open, so tasks must not share what they write. Tasks may call Parallel. A panic in a task is raised
-// again in the caller; tasks not started by then are left out.
+// which task is left open, so tasks must not share what they write. Tasks may call Parallel. While the caller waits it does
+// shares of other tasks (see [Share]), so it must hold no lock that these want. A panic in a task is raised again in the
+// caller; tasks not started by then are left out.
 func Parallel(tasks int, do func(task int)) {
 	threads := min(runtime.GOMAXPROCS(0), tasks)
 	if threads <= 1 {
@@ -128,12 +129,15 @@ func (j *job) help() {
 	pool.waiting.Add(1)
 	defer pool.waiting.Add(-1)
 	spin(func() bool {
+		if j.left.Load() == 0 {
+			return true
+		}
 		if share := take(pool.shares); share != nil {
 			pool.waiting.Add(-1)
 			share.work()
 			pool.waiting.Add(1)
 		}
-		return j.left.Load() == 0
+		return false
 	})
 }
 

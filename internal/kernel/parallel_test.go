@@ -54,13 +54,7 @@ func TestShareFindsHelp(t *testing.T) {
 	together := false
 	withThreads(2, func() {
 		for attempt := 0; attempt < 100 && !together; attempt++ {
-			Parallel(2, func(task int) {
-				for i := 0; task == 1 && i < 1<<20 && Waiting() == 0; i++ {
-				}
-				if task == 1 {
-					together = meet()
-				}
-			})
+			beside(func() { together = meet() })
 		}
 	})
 	require.True(t, together, "two threads inside a share")

@@ -3,7 +3,7 @@ package kernel
 import "sync"
 
 // stock keeps what tasks work in for reuse, as many as threads have asked for at a time: once they have their size, a step
-// allocates nothing.
+// allocates nothing. They keep the size of the largest layer so far and stay, for the next step or network.
 type stock[T any] struct {
 	sync.Mutex
 	free []*T
