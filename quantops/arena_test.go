@@ -170,7 +170,7 @@ func TestArenaOfAChain(t *testing.T) {
 			if gradientAt(n) != nil && !gradients.Contains(n) {
 				shared[&gradientAt(n).y[0]] = true
 				_, err := Result(n)
-				require.ErrorContains(t, err, "is the gradient of an inner node")
+				require.ErrorIs(t, err, ErrInnerGradient)
 			}
 		}
 		require.Len(t, shared, c.want)

@@ -1,6 +1,7 @@
 package quantops
 
 import (
+	"errors"
 	"fmt"
 	"hash"
 	"hash/fnv"
@@ -119,13 +120,16 @@ func (o *output) run(name fmt.Stringer, do func(y []float32) error) (v gorgonia.
 
 func (o *output) buffer() []float32 { return o.y }
 
+// ErrInnerGradient says that a node is the gradient of an inner node of the graph: these take each other's places, so that
+// after a step there is nothing to read. Gradients of leaves stay.
+var ErrInnerGradient = errors.New("the gradient of an inner node, in whose place another stands after a step")
+
 // Result returns the elements that the node's operation computes: the same memory every step. It is for nodes made by
-// [Apply] and for gradients of leaves of the graph. Gradients of inner nodes take each other's places, so that after a step
-// there is nothing to read: they are an error, as is a node of Gorgonia's own, such as the sum of the gradients of a value
-// used twice.
+// [Apply] and for gradients of leaves of the graph. Those of inner nodes are [ErrInnerGradient], and a node of Gorgonia's own,
+// such as the sum of the gradients of a value used twice, is an error too.
 func Result(n *gorgonia.Node) ([]float32, error) {
 	if g := gradientAt(n); g != nil && g.memory != nil {
-		return nil, fmt.Errorf("quantops: %v is the gradient of an inner node, in whose place another stands after a step; ask for that of a leaf", g)
+		return nil, fmt.Errorf("quantops: %v is %w", g, ErrInnerGradient)
 	}
 	if o, ok := n.Op().(*operation); ok && o.passes() {
 		if o.source.Op() == nil && o.source.Value() != nil {
