@@ -67,8 +67,8 @@ func (b *backward) read(incoming gorgonia.Nodes) {
 	}
 }
 
-// take returns n elements for a gradient of b's: those of the gradient that b may replace, where it is such a one, else
-// the ones that have been free for the shortest time, else new ones.
+// take returns n elements for a gradient of b's: those taken last, and so likely still in the caches, of the ones that are free
+// or that b may replace, else new ones.
 func (a *arena) take(n int, b *backward, replaced *memory) *memory {
 	for i, m := range slices.Backward(a.memories) {
 		if len(m.y) == n && m.free(b, m == replaced) {
