@@ -163,13 +163,7 @@ func TestHardStatistics(t *testing.T) {
 				r.net.Anneal(a)
 				before := runtimeThreads(threads)
 				defer before()
-				p := NewPass(Training, images)
-				p.Branch = branch
-				_, err := r.net.Forward(p, r.batch)
-				require.NoError(t, err)
-				machine := gorgonia.NewTapeMachine(p.Graph)
-				require.NoError(t, machine.RunAll())
-				require.NoError(t, machine.Close())
+				r.forward(t, branch)
 				found := map[string][]float32{}
 				for _, p := range r.net.Params() {
 					if p.Kind == quantops.Running {
@@ -234,13 +228,7 @@ func TestHardStatisticsByWinograd(t *testing.T) {
 		r.net.Winograd = true
 		require.True(t, r.net.TakesWinograd())
 		r.net.Anneal(Annealing{Temperature: 0.7})
-		p := NewPass(Training, r.images)
-		p.Branch = branch
-		_, err := r.net.Forward(p, r.batch)
-		require.NoError(t, err)
-		machine := gorgonia.NewTapeMachine(p.Graph)
-		require.NoError(t, machine.RunAll())
-		require.NoError(t, machine.Close())
+		r.forward(t, branch)
 		for _, p := range r.net.Params() {
 			if p.Name == "n.running_var" {
 				return p.Data()
@@ -251,4 +239,16 @@ func TestHardStatisticsByWinograd(t *testing.T) {
 	want := statistics(HardBranch)
 	require.Len(t, want, 32)
 	require.Equal(t, want, statistics(UsualBranch))
+}
+
+// forward runs a training pass of a branch over the rig's batch.
+func (r *rig) forward(t *testing.T, branch Branch) {
+	t.Helper()
+	p := NewPass(Training, r.images)
+	p.Branch = branch
+	_, err := r.net.Forward(p, r.batch)
+	require.NoError(t, err)
+	machine := gorgonia.NewTapeMachine(p.Graph)
+	require.NoError(t, machine.RunAll())
+	require.NoError(t, machine.Close())
 }
